@@ -1,0 +1,126 @@
+"""The text of a record: the report as it is, or the paper's template over its label statements.
+
+Template: ESI, arXiv 2405.19366: demographics, `ECG Findings:`, and the waveforms that the findings may show.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+TEXT_CHOICES = ("report", "statements", "report_else_statements")
+OLDEST_AGE_TOLD = 89  # PTB-XL and others hide ages above it; a record stores 90 for all of them
+
+
+def findings_text(
+    statements: Sequence[str],
+    age: float | None = None,
+    sex: str | None = None,
+    waveforms: Sequence[str] | None = None,
+) -> str:
+    """The paper's template over plain-word statements; what is not known is left out.
+
+    `age` in years (above 89 it is told as "over 89"), `sex` `"male"` or `"female"`, `waveforms` one description per line.
+    Raises ValueError if there is no statement or the sex is another word.
+
+    >>> findings_text(["sinus rhythm", "long QT-interval"], age=56, sex="female")
+    'This patient is a 56 year-old Female. ECG Findings: sinus rhythm, long QT-interval.'
+    >>> findings_text(["sinus rhythm"])
+    'ECG Findings: sinus rhythm.'
+    """
+    if isinstance(statements, str) or not statements:
+        raise ValueError(f"statements: expected at least one statement in a list, got {statements!r}")
+    sentences = [_demographics(age, sex), f"ECG Findings: {', '.join(statements)}."]
+    text = " ".join(sentence for sentence in sentences if sentence)
+    if waveforms:
+        text = "\n".join([text, "Potential ECG waveforms:", *waveforms])
+    return text
+
+
+def _demographics(age: float | None, sex: str | None) -> str:
+    """One sentence about age and sex; empty if neither is known."""
+    if sex not in (None, "male", "female"):
+        raise ValueError(f"sex: expected 'male', 'female' or None, got {sex!r}")
+    if age is not None and not math.isfinite(age):
+        age = None
+    if age is None:
+        return f"This patient is {sex}." if sex else ""
+    over = age > OLDEST_AGE_TOLD
+    told = f"over {OLDEST_AGE_TOLD}" if over else str(int(age))
+    if sex is None:
+        return f"This patient is {told} years old."
+    return f"This patient is {'an' if over else 'a'} {told} year-old {sex.capitalize()}."
+
+
+def choose_text(record_fields: Mapping[str, Any], text: str = "report_else_statements") -> str:
+    """The text of a record by the name of the choice; empty if the record has nothing of the kind.
+
+    `record_fields` holds `report`, `statements` and, where known, `age` and `sex` (a stored row will do). `text` is
+    `"report"` (as it is), `"statements"` (`findings_text`) or `"report_else_statements"`. ValueError for another name.
+    """
+    check_text_choice(text)
+    report = (record_fields.get("report") or "").strip()
+    statements = record_fields.get("statements") or ()
+    if text == "report" or (text == "report_else_statements" and report):
+        return report
+    if len(statements) == 0:
+        return ""
+    return findings_text(list(statements), record_fields.get("age"), record_fields.get("sex"))
+
+
+def check_text_choice(text: str) -> None:
+    """ValueError unless `text` is one of `TEXT_CHOICES`."""
+    if text not in TEXT_CHOICES:
+        raise ValueError(f"text: expected one of {', '.join(TEXT_CHOICES)}, got {text!r}")
+
+
+def augment_statements_text(
+    statements: Sequence[str],
+    age: float | None,
+    sex: str | None,
+    rng: np.random.Generator,
+    drop_demographics: float = 0.5,
+    subset_probability: float = 0.5,
+) -> str:
+    """A varied `findings_text` for training: without it zero-shot collapses, since whole templates are learnt by heart.
+
+    With probability `drop_demographics` age and sex are left out; with probability `subset_probability` only a random
+    non-empty subset of the statements is said, in random order. `rng` is the only source of chance: a generator in the
+    same state gives the same text. Raises ValueError as `findings_text` does, and for a probability outside 0..1.
+    """
+    for name, probability in (("drop_demographics", drop_demographics), ("subset_probability", subset_probability)):
+        if not 0 <= probability <= 1:
+            raise ValueError(f"{name}: expected a probability between 0 and 1, got {probability!r}")
+    statements = list(statements)
+    if rng.random() < drop_demographics:
+        age = sex = None
+    if statements and rng.random() < subset_probability:
+        size = int(rng.integers(1, len(statements) + 1))
+        statements = [statements[i] for i in rng.permutation(len(statements))[:size]]
+    return findings_text(statements, age, sex)
+
+
+def text_key(statements: Sequence[str], report: str = "") -> str:
+    """What two records must share to be positives of each other: a hash of what is said, without age and sex.
+
+    The sorted set of statements, or, where there is none, the report; letter case, spaces and a final full stop do not
+    count. Empty if there is neither: then the record is like no other.
+
+    >>> text_key(["sinus rhythm", "Normal ECG"]) == text_key(["normal ECG", "sinus rhythm"], "another report")
+    True
+    """
+    said = sorted({_normalise(statement) for statement in statements} - {""})
+    report = _normalise(report)
+    if not said and not report:
+        return ""
+    content = "\n".join(["statements", *said] if said else ["report", report])
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def _normalise(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split()).rstrip(".")
