@@ -1,0 +1,242 @@
+"""The caption decoder: causal blocks that look at the ECG, in the manner of CoCa.
+
+Yu et al., "CoCa: Contrastive Captioners are Image-Text Foundation Models", TMLR 2022,
+https://arxiv.org/abs/2205.01917. Multi-query attention: Shazeer 2019, https://arxiv.org/abs/1911.02150. Parallel
+attention and feed-forward: PaLM, https://arxiv.org/abs/2204.02311. Rotary positions: Su et al. 2021,
+https://arxiv.org/abs/2104.09864. SwiGLU: Shazeer 2020, https://arxiv.org/abs/2002.05202.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import Cache, DynamicCache, GenerationMixin, PreTrainedModel
+from transformers.masking_utils import create_bidirectional_mask, create_causal_mask
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import CausalLMOutputWithCrossAttentions
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.utils import can_return_tuple
+
+from .configuration_esi import ESIDecoderConfig
+
+
+class MultiQueryAttention(nn.Module):
+    """Attention of many query heads over one shared key and value head, by the implementation the config names."""
+
+    def __init__(self, config: ESIDecoderConfig, is_causal: bool):
+        super().__init__()
+        self.config = config
+        self.is_causal = is_causal
+        self.head_dim = config.head_dim
+        self.num_key_value_groups = config.num_attention_heads
+
+    def forward(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """`query (B, heads, T, d)`, `key` and `value (B, 1, K, d)` to `(B, T, heads * d)`, and weights if eager."""
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_multi_query_attention)
+        output, weights = attend(self, query, key, value, attention_mask, scaling=self.head_dim**-0.5)
+        return output.flatten(2), weights
+
+
+def eager_multi_query_attention(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    **kwargs,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Plain softmax attention; the one key and value head is shared by broadcasting."""
+    weights = torch.matmul(query, key.transpose(-1, -2)) * scaling
+    if attention_mask is not None:
+        weights = weights + attention_mask
+    weights = F.softmax(weights, dim=-1, dtype=torch.float32).to(query.dtype)
+    return torch.matmul(weights, value).transpose(1, 2), weights
+
+
+class CausalStep(nn.Module):
+    """Causal self-attention and feed-forward side by side on one LayerNorm."""
+
+    def __init__(self, config: ESIDecoderConfig, layer_idx: int):
+        super().__init__()
+        width, inner = config.hidden_size, config.intermediate_size
+        self.layer_idx = layer_idx
+        self.num_heads, self.head_dim = config.num_attention_heads, config.head_dim
+        self.split = (self.num_heads * self.head_dim, self.head_dim, self.head_dim, inner, inner)
+        self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps, bias=False)
+        self.in_proj = nn.Linear(width, sum(self.split), bias=False)
+        self.attention = MultiQueryAttention(config, is_causal=True)
+        self.attn_out = nn.Linear(self.num_heads * self.head_dim, width, bias=False)
+        self.ff_out = nn.Linear(inner, width, bias=False)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        rotation: tuple[torch.Tensor, torch.Tensor],
+        attention_mask: torch.Tensor | None,
+        past_key_values: Cache | None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        query, key, value, x, gate = self.in_proj(self.norm(hidden_states)).split(self.split, dim=-1)
+        query = rotate(query.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2), rotation)
+        key, value = rotate(key.unsqueeze(1), rotation), value.unsqueeze(1)  # (B, T, d) -> (B, 1, T, d)
+        if past_key_values is not None:
+            key, value = past_key_values.update(key, value, self.layer_idx)
+        attended, weights = self.attention(query, key, value, attention_mask)
+        return self.attn_out(attended) + self.ff_out(x * F.silu(gate)), weights
+
+
+class CrossStep(nn.Module):
+    """Cross-attention to the ECG and a second feed-forward side by side on one LayerNorm of the queries."""
+
+    def __init__(self, config: ESIDecoderConfig):
+        super().__init__()
+        width, inner = config.hidden_size, config.intermediate_size
+        self.num_heads, self.head_dim = config.num_attention_heads, config.head_dim
+        self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps, bias=False)
+        self.q_proj = nn.Linear(width, self.num_heads * self.head_dim, bias=False)
+        self.kv_proj = nn.Linear(width, 2 * self.head_dim, bias=False)
+        self.attention = MultiQueryAttention(config, is_causal=False)
+        self.attn_out = nn.Linear(self.num_heads * self.head_dim, width, bias=False)
+        self.ff_in = nn.Linear(width, 2 * inner, bias=False)
+        self.ff_out = nn.Linear(inner, width, bias=False)
+
+    def forward(
+        self, hidden_states: torch.Tensor, context_kv: torch.Tensor, context_mask: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        normed = self.norm(hidden_states)
+        query = self.q_proj(normed).unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
+        key, value = context_kv.unsqueeze(1).chunk(2, dim=-1)
+        attended, weights = self.attention(query, key, value, context_mask)
+        x, gate = self.ff_in(normed).chunk(2, dim=-1)
+        return self.attn_out(attended) + self.ff_out(x * F.silu(gate)), weights
+
+
+class ESIDecoderLayer(GradientCheckpointingLayer):
+    """Two residual steps: causal self-attention, then cross-attention to the ECG."""
+
+    def __init__(self, config: ESIDecoderConfig, layer_idx: int):
+        super().__init__()
+        self.causal_step = CausalStep(config, layer_idx)
+        self.cross_step = CrossStep(config)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        context_kv: torch.Tensor,
+        rotation: tuple[torch.Tensor, torch.Tensor],
+        attention_mask: torch.Tensor | None = None,
+        context_mask: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """`hidden_states (B, T, D)`, `context_kv (B, F, 2 d)` to `(B, T, D)` and both attentions where eager."""
+        update, self_weights = self.causal_step(hidden_states, rotation, attention_mask, past_key_values)
+        hidden_states = hidden_states + update
+        update, cross_weights = self.cross_step(hidden_states, context_kv, context_mask)
+        return hidden_states + update, self_weights, cross_weights
+
+
+class ESICaptionDecoder(PreTrainedModel, GenerationMixin):
+    """The causal decoder with cross-attention to an ECG; it writes through transformers' own generation."""
+
+    config: ESIDecoderConfig
+    base_model_prefix = "decoder"
+    main_input_name = "input_ids"
+    input_modalities = ("text",)
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["ESIDecoderLayer"]
+    _supports_sdpa = True
+    _supports_attention_backend = True
+
+    def __init__(self, config: ESIDecoderConfig):
+        super().__init__(config)
+        reads_tokens = config.input_states == "token_embeddings"
+        if reads_tokens and config.embedding_size not in (None, config.hidden_size):
+            self.token_projection = nn.Linear(config.embedding_size, config.hidden_size)
+        else:
+            self.token_projection = nn.Identity()
+        self.layers = nn.ModuleList(ESIDecoderLayer(config, i) for i in range(config.num_hidden_layers))
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps, bias=False)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.post_init()
+
+    def get_output_embeddings(self) -> nn.Linear:
+        return self.lm_head
+
+    def set_output_embeddings(self, lm_head: nn.Linear) -> None:
+        self.lm_head = lm_head
+
+    def project_context(self, context: torch.Tensor) -> torch.Tensor:
+        """Keys and values of every layer's cross-attention, computed once: `(B, F, D)` to `(B, layers, F, 2 d)`."""
+        return torch.stack([layer.cross_step.kv_proj(context) for layer in self.layers], dim=1)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        context_kv: torch.Tensor | None = None,
+        context_mask: torch.Tensor | None = None,
+        embed_tokens: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        past_key_values: Cache | None = None,
+        use_cache: bool | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        **kwargs,
+    ) -> CausalLMOutputWithCrossAttentions:
+        """Predict the next tokens.
+
+        Args:
+            input_ids: `(B, T)`; or `inputs_embeds (B, T, E)`.
+            attention_mask: `(B, past + T)`, 0 where a token is padding.
+            context_kv: `(B, layers, F, 2 d)`, of `project_context`.
+            context_mask: `(B, F)`, 0 where a frame is padding.
+            embed_tokens: The text encoder's token table, which the decoder shares but does not own.
+        """
+        if inputs_embeds is None:
+            inputs_embeds = embed_tokens(input_ids)
+        hidden_states = self.token_projection(inputs_embeds)
+        if use_cache and past_key_values is None:
+            past_key_values = DynamicCache(config=self.config)
+        past = 0 if past_key_values is None else past_key_values.get_seq_length()
+        positions = past + torch.arange(hidden_states.shape[1], device=hidden_states.device)
+        rotation = rotation_at(positions, self.config.head_dim, self.config.rope_theta)
+        masks = {"config": self.config, "inputs_embeds": hidden_states}
+        causal_mask = create_causal_mask(**masks, attention_mask=attention_mask, past_key_values=past_key_values)
+        if context_mask is not None:
+            frames = context_kv[:, 0]
+            context_mask = create_bidirectional_mask(**masks, attention_mask=context_mask, encoder_hidden_states=frames)
+
+        all_states, all_attentions, all_cross = (), (), ()
+        for layer, layer_kv in zip(self.layers, context_kv.unbind(1), strict=True):
+            all_states += (hidden_states,)
+            hidden_states, weights, cross_weights = layer(
+                hidden_states, layer_kv, rotation, causal_mask, context_mask, past_key_values=past_key_values
+            )
+            all_attentions, all_cross = all_attentions + (weights,), all_cross + (cross_weights,)
+        hidden_states = self.norm(hidden_states)
+        return CausalLMOutputWithCrossAttentions(
+            logits=self.lm_head(hidden_states),
+            past_key_values=past_key_values,
+            hidden_states=(*all_states, hidden_states) if output_hidden_states else None,
+            attentions=all_attentions if output_attentions else None,
+            cross_attentions=all_cross if output_attentions else None,
+        )
+
+
+def rotation_at(positions: torch.Tensor, head_dim: int, base: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cosine and sine of the rotary angles, `(1, 1, T, head_dim)` each, for positions `(T,)`."""
+    exponents = torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float32) / head_dim
+    angles = positions.float()[:, None] / base**exponents
+    angles = torch.cat([angles, angles], dim=-1)[None, None]
+    return angles.cos(), angles.sin()
+
+
+def rotate(x: torch.Tensor, rotation: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    """Turn the halves of the last dimension by the angles of `rotation_at`."""
+    cos, sin = rotation
+    first, second = x.chunk(2, dim=-1)
+    return x * cos.to(x.dtype) + torch.cat([-second, first], dim=-1) * sin.to(x.dtype)

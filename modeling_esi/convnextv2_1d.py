@@ -1,0 +1,175 @@
+"""ConvNeXt V2 along time, for 12-lead ECGs.
+
+Woo et al., "ConvNeXt V2: Co-designing and Scaling ConvNets with Masked Autoencoders", CVPR 2023,
+https://arxiv.org/abs/2301.00808, with one-dimensional convolutions.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from .configuration_esi import ESIEcgConfig
+
+
+class GlobalResponseNorm(nn.Module):
+    """Divide each channel's energy over time by the mean over channels (ConvNeXt V2, section 3.3)."""
+
+    def __init__(self, width: int, eps: float = 1e-6):
+        super().__init__()
+        self.eps = eps
+        self.gamma = nn.Parameter(torch.zeros(width))
+        self.beta = nn.Parameter(torch.zeros(width))
+
+    def forward(self, x: torch.Tensor, frame_mask: torch.Tensor | None = None) -> torch.Tensor:
+        seen = x if frame_mask is None else x * frame_mask.unsqueeze(-1)
+        energy = torch.linalg.vector_norm(seen, dim=1, keepdim=True)
+        response = energy / (energy.mean(dim=-1, keepdim=True) + self.eps)
+        return x * (1 + self.gamma * response) + self.beta
+
+
+class TimeNorm(nn.Module):
+    """Standardise each channel over time: the published weights' norm in stem and downsampling.
+
+    The epsilon is added to the (unbiased) standard deviation, not to the variance.
+    """
+
+    def __init__(self, width: int, eps: float = 1e-6):
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(width))
+        self.bias = nn.Parameter(torch.zeros(width))
+
+    def forward(self, x: torch.Tensor, frame_mask: torch.Tensor | None = None) -> torch.Tensor:
+        if frame_mask is None:
+            std, mean = torch.std_mean(x, dim=1, keepdim=True)
+        else:
+            seen = frame_mask.unsqueeze(-1)
+            count = seen.sum(dim=1, keepdim=True)
+            mean = (x * seen).sum(dim=1, keepdim=True) / count.clamp(min=1)
+            std = (((x - mean) * seen).square().sum(dim=1, keepdim=True) / (count - 1).clamp(min=1)).sqrt()
+        return self.weight * ((x - mean) / (std + self.eps)) + self.bias
+
+
+class ChannelNorm(nn.LayerNorm):
+    """LayerNorm over channels, at each time step on its own, as ConvNeXt has it."""
+
+    def forward(self, x: torch.Tensor, frame_mask: torch.Tensor | None = None) -> torch.Tensor:
+        return super().forward(x)
+
+
+NORMS = {"channel": ChannelNorm, "time": TimeNorm}
+
+
+class PatchConv(nn.Module):
+    """Norm and strided convolution, in the order given; frames that are not whole are masked."""
+
+    def __init__(self, config: ESIEcgConfig, in_width: int, out_width: int, stride: int, norm_first: bool):
+        super().__init__()
+        norm_width = in_width if norm_first else out_width
+        self.norm_first = norm_first
+        self.norm = NORMS[config.norm_type](norm_width, eps=config.layer_norm_eps)
+        self.conv = nn.Conv1d(in_width, out_width, kernel_size=stride, stride=stride)
+
+    def forward(self, x: torch.Tensor, frame_mask: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:
+        if self.norm_first:
+            x = _mask_frames(self.norm(x, frame_mask), frame_mask)
+        x = self.conv(x.transpose(1, 2)).transpose(1, 2)
+        frame_mask = _whole_frames(frame_mask, self.conv.stride[0])
+        if not self.norm_first:
+            x = self.norm(x, frame_mask)
+        return _mask_frames(x, frame_mask), frame_mask
+
+
+class ConvNeXtV2Block(GradientCheckpointingLayer):
+    """Depthwise convolution, then a feed-forward with GRN, around a residual; no layer scale."""
+
+    def __init__(self, config: ESIEcgConfig, width: int, drop_path_rate: float):
+        super().__init__()
+        self.drop_path_rate = drop_path_rate
+        kernel = config.kernel_size
+        self.dwconv = nn.Conv1d(width, width, kernel_size=kernel, padding=kernel // 2, groups=width)
+        self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.pwconv1 = nn.Linear(width, 4 * width)
+        self.grn = GlobalResponseNorm(4 * width)
+        self.pwconv2 = nn.Linear(4 * width, width)
+
+    def forward(self, x: torch.Tensor, frame_mask: torch.Tensor | None) -> torch.Tensor:
+        y = self.dwconv(x.transpose(1, 2)).transpose(1, 2)
+        y = F.gelu(self.pwconv1(self.norm(y)))
+        y = self.pwconv2(self.grn(y, frame_mask))
+        return _mask_frames(x + self._drop_path(y), frame_mask)
+
+    def _drop_path(self, y: torch.Tensor) -> torch.Tensor:
+        if self.drop_path_rate == 0.0 or not self.training:
+            return y
+        kept = torch.rand(y.shape[0], 1, 1, device=y.device) >= self.drop_path_rate
+        return y * kept / (1.0 - self.drop_path_rate)
+
+
+class ConvNeXtV2Encoder1d(nn.Module):
+    """`(B, num_leads, S)` to frames `(B, F, H)` and a pooled vector `(B, H)`; total stride 32.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from modeling_esi.configuration_esi import ESIEcgConfig
+    >>> from modeling_esi.convnextv2_1d import ConvNeXtV2Encoder1d
+    >>> encoder = ConvNeXtV2Encoder1d(ESIEcgConfig(depths=[1, 1, 2, 1], hidden_sizes=[8, 16, 24, 37]))
+    >>> frames, pooled, _, _ = encoder(torch.zeros(2, 12, 500))
+    >>> frames.shape, pooled.shape
+    (torch.Size([2, 15, 37]), torch.Size([2, 37]))
+
+    ```"""
+
+    def __init__(self, config: ESIEcgConfig):
+        super().__init__()
+        self.hidden_size = config.hidden_size
+        widths = config.hidden_sizes
+        self.downsamples = nn.ModuleList(
+            [PatchConv(config, config.num_leads, widths[0], config.patch_size, norm_first=False)]
+            + [PatchConv(config, widths[i], widths[i + 1], 2, norm_first=True) for i in range(3)]
+        )
+        rates = iter(torch.linspace(0, config.drop_path_rate, sum(config.depths), device="cpu").tolist())
+        self.stages = nn.ModuleList(
+            nn.ModuleList(ConvNeXtV2Block(config, width, next(rates)) for _ in range(depth))
+            for width, depth in zip(widths, config.depths, strict=True)
+        )
+        self.norm = nn.LayerNorm(widths[-1], eps=config.layer_norm_eps)
+
+    def forward(
+        self, input_values: torch.Tensor, sample_mask: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, tuple[torch.Tensor, ...]]:
+        """Encode signals.
+
+        Args:
+            input_values: `(B, num_leads, S)`, zero wherever `sample_mask` is.
+            sample_mask: `(B, S)` bool, true where a sample is real; `None` where all are.
+
+        Returns:
+            Frames `(B, F, H)`, pooled `(B, H)`, frame mask `(B, F)` or `None`, and each stage's output
+            `(B, F_s, C_s)`.
+        """
+        x, frame_mask, stage_outputs = input_values.transpose(1, 2), sample_mask, ()  # (B, C, S) -> (B, S, C)
+        for downsample, blocks in zip(self.downsamples, self.stages, strict=True):
+            x, frame_mask = downsample(x, frame_mask)
+            for block in blocks:
+                x = block(x, frame_mask)
+            stage_outputs += (x,)
+        return x, self.norm(_mean_over_frames(x, frame_mask)), frame_mask, stage_outputs
+
+
+def _mask_frames(x: torch.Tensor, frame_mask: torch.Tensor | None) -> torch.Tensor:
+    return x if frame_mask is None else x.masked_fill(~frame_mask.unsqueeze(-1), 0.0)
+
+
+def _whole_frames(frame_mask: torch.Tensor | None, stride: int) -> torch.Tensor | None:
+    """`(B, F)` to `(B, F // stride)`: a frame counts only where all it is made of does, as without padding."""
+    return None if frame_mask is None else frame_mask.unfold(1, stride, stride).all(dim=-1)
+
+
+def _mean_over_frames(x: torch.Tensor, frame_mask: torch.Tensor | None) -> torch.Tensor:
+    # One formula for both cases, so that a whole record gives the same bits with and without a mask.
+    count = x.shape[1] if frame_mask is None else frame_mask.sum(dim=1, keepdim=True).clamp(min=1)
+    return x.sum(dim=1) / count

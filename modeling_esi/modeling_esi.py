@@ -1,0 +1,521 @@
+"""ESI: an ECG encoder and a text encoder trained by a contrastive loss, and a decoder that writes reports.
+
+Yu, Guo and Sano, "ECG Semantic Integrator (ESI): A Foundation ECG Model Pretrained with LLM-Enhanced Cardiological
+Text", TMLR 2024, https://arxiv.org/abs/2405.19366. The joint model stands last; read `ESIModel.forward`.
+"""
+
+import inspect
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import initialization as init
+from transformers.modeling_outputs import (
+    BaseModelOutputWithPooling,
+    CausalLMOutputWithCrossAttentions,
+    SequenceClassifierOutput,
+)
+from transformers.models.auto.modeling_auto import MODEL_MAPPING
+from transformers.utils import ModelOutput, can_return_tuple
+
+from .caption_decoder import ESICaptionDecoder
+from .configuration_esi import ESIConfig, ESIEcgConfig
+from .convnextv2_1d import ConvNeXtV2Encoder1d, GlobalResponseNorm, TimeNorm
+from .losses import caption_loss, contrastive_loss, mean_over_processes
+from .xresnet1d import XResNet1dEncoder, XResNetBlock
+
+ENCODERS = {"convnextv2": ConvNeXtV2Encoder1d, "xresnet1d": XResNet1dEncoder}
+
+
+@dataclass
+class ESIEcgOutput(BaseModelOutputWithPooling):
+    """Output of the ECG encoder.
+
+    Attributes:
+        last_hidden_state: `(B, F, H)` frames.
+        pooler_output: `(B, H)` pooled over time.
+        hidden_states: Each stage's output, `(B, F_s, C_s)`, where asked for.
+        frame_mask: `(B, F)` bool, true where a frame is made of real samples; `None` where all are.
+    """
+
+    frame_mask: torch.Tensor | None = None
+
+
+@dataclass
+class ESIOutput(ModelOutput):
+    """Output of `ESIModel`.
+
+    Attributes:
+        loss: Weighted sum of the two losses.
+        contrastive_loss, caption_loss: The parts, in nats.
+        logits_per_ecg, logits_per_text: Scaled cosine similarities, `(B_ecg, B_text)` and its transpose.
+        caption_logits: `(B, T', V)`; entry `i` predicts token `i + 1` (`released`: token `i + 2`).
+        ecg_embeds, text_embeds: `(B, P)`, L2-normalised.
+        ecg_state: `(B, D)`, the pooled ECG at model width, before projection.
+        ecg_model_output, text_model_output: What the encoders gave.
+        decoder_output: What the decoder gave.
+    """
+
+    loss: torch.Tensor | None = None
+    contrastive_loss: torch.Tensor | None = None
+    caption_loss: torch.Tensor | None = None
+    logits_per_ecg: torch.Tensor | None = None
+    logits_per_text: torch.Tensor | None = None
+    caption_logits: torch.Tensor | None = None
+    ecg_embeds: torch.Tensor | None = None
+    text_embeds: torch.Tensor | None = None
+    ecg_state: torch.Tensor | None = None
+    ecg_model_output: ModelOutput | None = None
+    text_model_output: ModelOutput | None = None
+    decoder_output: ModelOutput | None = None
+
+    def to_tuple(self) -> tuple[Any, ...]:
+        return tuple(value.to_tuple() if isinstance(value, ModelOutput) else value for value in self.values())
+
+
+class ESIPreTrainedModel(PreTrainedModel):
+    """What all models of ESI share: loading and saving, and the weights they start from."""
+
+    config: ESIConfig
+    base_model_prefix = "esi"
+    main_input_name = "input_values"
+    input_modalities = ("audio", "text")
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["ConvNeXtV2Block", "XResNetBlock", "ESIDecoderLayer"]
+    _supports_sdpa = True
+    _supports_attention_backend = True
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, (ConvNeXtV2Encoder1d, XResNet1dEncoder)):
+            _init_encoder(module, self.config.initializer_range)
+        elif isinstance(module, GlobalResponseNorm):
+            init.zeros_(module.gamma)
+            init.zeros_(module.beta)
+        elif isinstance(module, (nn.LayerNorm, TimeNorm)):
+            init.ones_(module.weight)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, ESIModel):
+            init.constant_(module.logit_scale, float(module.config.logit_scale_init_value))
+
+
+def _init_encoder(encoder: nn.Module, std: float) -> None:
+    """Truncated normal for ConvNeXt, Kaiming-normal for XResNet, whose blocks start as their shortcuts."""
+    for module in encoder.modules():
+        if isinstance(encoder, XResNet1dEncoder) and isinstance(module, nn.Conv1d):
+            init.kaiming_normal_(module.weight, nonlinearity="relu")
+        elif isinstance(module, (nn.Conv1d, nn.Linear)):
+            init.trunc_normal_(module.weight, std=std)
+        elif isinstance(module, nn.BatchNorm1d):
+            init.constant_(module.bias, 1e-3)
+        elif isinstance(module, XResNetBlock):
+            init.zeros_(module.convs[2].norm.weight)
+
+
+class ESIEcgModel(ESIPreTrainedModel):
+    """The ECG encoder alone: `input_values (B, 12, S)` to frames `(B, F, H)` and a pooled vector `(B, H)`.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from modeling_esi import ESIEcgConfig, ESIEcgModel
+    >>> model = ESIEcgModel(ESIEcgConfig(depths=[1, 1, 2, 1], hidden_sizes=[8, 16, 24, 37])).eval()
+    >>> model(torch.zeros(2, 12, 500)).pooler_output.shape
+    torch.Size([2, 37])
+
+    ```"""
+
+    config: ESIEcgConfig
+    base_model_prefix = "ecg_model"
+    input_modalities = ("audio",)
+
+    def __init__(self, config: ESIEcgConfig):
+        super().__init__(config)
+        self.encoder = ENCODERS[config.encoder_type](config)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The stem: the first convolution that the signal meets."""
+        return next(module for module in self.encoder.modules() if isinstance(module, nn.Conv1d))
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_values: torch.Tensor | None = None,
+        lead_mask: torch.Tensor | None = None,
+        sample_mask: torch.Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        **kwargs,
+    ) -> ESIEcgOutput:
+        """Encode ECGs.
+
+        Args:
+            input_values: `(B, 12, S)` float, from `ESIFeatureExtractor`.
+            lead_mask: `(B, 12)` bool, true where a lead is present. What stands in other leads has no influence.
+            sample_mask: `(B, S)` bool, true where a sample is real. What stands elsewhere has no influence.
+
+        Raises:
+            ValueError: An input of another shape.
+        """
+        input_values = _blank_masked(_check_input_values(input_values, self.config.num_leads), lead_mask, sample_mask)
+        sample_mask = sample_mask.bool() if sample_mask is not None and self.config.mask_padding else None
+        frames, pooled, frame_mask, stage_outputs = self.encoder(input_values, sample_mask)
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        return ESIEcgOutput(
+            last_hidden_state=frames,
+            pooler_output=pooled,
+            hidden_states=stage_outputs if output_hidden_states else None,
+            frame_mask=frame_mask,
+        )
+
+
+def _check_input_values(input_values: torch.Tensor | None, num_leads: int) -> torch.Tensor:
+    if input_values is None or input_values.ndim != 3 or input_values.shape[1] != num_leads:
+        got = None if input_values is None else tuple(input_values.shape)
+        raise ValueError(
+            f"input_values: expected (batch, {num_leads} leads, samples), got {got}. "
+            "ESIFeatureExtractor makes them from records."
+        )
+    return input_values
+
+
+def _blank_masked(
+    input_values: torch.Tensor, lead_mask: torch.Tensor | None, sample_mask: torch.Tensor | None
+) -> torch.Tensor:
+    if lead_mask is not None:
+        input_values = input_values.masked_fill(~lead_mask.bool()[:, :, None], 0.0)
+    if sample_mask is not None:
+        input_values = input_values.masked_fill(~sample_mask.bool()[:, None, :], 0.0)
+    return input_values
+
+
+class ESIModel(ESIPreTrainedModel):
+    """ECG encoder, text encoder and caption decoder, joined by the contrastive and the captioning loss.
+
+    Args:
+        config: Sizes and variant.
+        text_model: A text encoder to take over (as loaded from the Hub) instead of a fresh one. Its configuration
+            must be `config.text_config`'s.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from modeling_esi import ESIConfig, ESIModel
+    >>> text = {"model_type": "bert", "vocab_size": 99, "hidden_size": 36, "num_hidden_layers": 1,
+    ...         "num_attention_heads": 3, "intermediate_size": 37}
+    >>> ecg = {"depths": [1, 1, 1, 1], "hidden_sizes": [8, 16, 24, 40]}
+    >>> decoder = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "head_dim": 16}
+    >>> model = ESIModel(ESIConfig(ecg_config=ecg, text_config=text, decoder_config=decoder, projection_dim=28)).eval()
+    >>> output = model(torch.zeros(2, 12, 500), input_ids=torch.ones(2, 7, dtype=torch.long), return_loss=True)
+    >>> output.ecg_embeds.shape, output.caption_logits.shape
+    (torch.Size([2, 28]), torch.Size([2, 6, 99]))
+
+    ```"""
+
+    def __init__(self, config: ESIConfig, text_model: PreTrainedModel | None = None):
+        super().__init__(config)
+        width, decoder_config = config.hidden_size, config.decoder_config
+        self.ecg_model = ESIEcgModel._from_config(config.ecg_config)
+        self.text_model = build_text_model(config.text_config) if text_model is None else text_model
+        self.ecg_head = nn.Linear(config.ecg_config.hidden_size, width)
+        self.ecg_norm = nn.LayerNorm(width, bias=False)
+        self.ecg_projection = nn.Linear(width, config.projection_dim, bias=False)
+        self.text_projection = nn.Linear(config.text_config.hidden_size, config.projection_dim, bias=False)
+        self.logit_scale = nn.Parameter(torch.full((1,), float(config.logit_scale_init_value)))
+        self.decoder = None
+        if config.caption_loss_weight > 0:
+            self.decoder = ESICaptionDecoder._from_config(decoder_config)
+            if decoder_config.ecg_context == "frames":
+                self.context_head = nn.Linear(config.ecg_config.hidden_sizes[-1], width)
+                self.context_norm = nn.LayerNorm(width, bias=False)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.text_model.get_input_embeddings()
+
+    def set_input_embeddings(self, embeddings: nn.Module) -> None:
+        self.text_model.set_input_embeddings(embeddings)
+
+    def get_output_embeddings(self) -> nn.Linear | None:
+        return None if self.decoder is None else self.decoder.get_output_embeddings()
+
+    def set_output_embeddings(self, lm_head: nn.Linear) -> None:
+        self.decoder.set_output_embeddings(lm_head)
+
+    def resize_token_embeddings(self, *args, **kwargs) -> nn.Embedding:
+        """Resize the text encoder's table and the decoder's head together, and say so in both configurations."""
+        embeddings = super().resize_token_embeddings(*args, **kwargs)
+        self.config.decoder_config.vocab_size = self.config.text_config.vocab_size
+        return embeddings
+
+    def get_logit_scale(self) -> torch.Tensor:
+        """The factor on cosine similarities, `(1,)`, clamped at `config.logit_scale_max`."""
+        if self.config.logit_scale_max is None:
+            return self.logit_scale.exp()
+        return self.logit_scale.clamp(max=math.log(self.config.logit_scale_max)).exp()
+
+    def get_ecg_features(
+        self, input_values: torch.Tensor, lead_mask: torch.Tensor | None = None, sample_mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """ECG embeddings, `(B, P)`, L2-normalised; arguments as in `ESIEcgModel.forward`."""
+        ecg = self.ecg_model(input_values, lead_mask=lead_mask, sample_mask=sample_mask, return_dict=True)
+        return self._embed_ecg(self._ecg_state(ecg))
+
+    def get_text_features(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Text embeddings, `(B, P)`, L2-normalised, of `input_ids (B, T)` that start with the start token."""
+        text = self.text_model(input_ids=input_ids, attention_mask=attention_mask, return_dict=True)
+        return self._embed_text(text.last_hidden_state)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_values: torch.Tensor | None = None,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        lead_mask: torch.Tensor | None = None,
+        sample_mask: torch.Tensor | None = None,
+        text_key: torch.Tensor | None = None,
+        return_loss: bool | None = None,
+        **kwargs,
+    ) -> ESIOutput:
+        """Compare ECGs with texts, and predict each text from its ECG.
+
+        Args:
+            input_values, lead_mask, sample_mask: As in `ESIEcgModel.forward`.
+            input_ids, attention_mask: `(B, T)`, start token first, padding last.
+            text_key: `(B,)` integers; where `config.positives` is `"text_key"`, equal keys are positives.
+            return_loss: Compute the losses. Caption logits come unless it is false or the batches differ in size.
+
+        Raises:
+            ValueError: Losses asked for ECGs and texts that are not pairs.
+        """
+        text_ids, text_mask = self._text_encoder_input(input_ids, attention_mask)
+        ecg = self.ecg_model(
+            input_values, lead_mask=lead_mask, sample_mask=sample_mask, return_dict=True, **_only_hidden_states(kwargs)
+        )
+        text = self.text_model(input_ids=text_ids, attention_mask=text_mask, return_dict=True, **kwargs)
+        ecg_state = self._ecg_state(ecg)
+        ecg_embeds, text_embeds = self._embed_ecg(ecg_state), self._embed_text(text.last_hidden_state)
+        logits_per_text = self.get_logit_scale() * text_embeds @ ecg_embeds.T
+
+        are_pairs = len(ecg_embeds) == len(text_embeds)
+        if return_loss and not are_pairs:
+            raise ValueError(f"return_loss needs pairs, got {len(ecg_embeds)} ECGs and {len(text_embeds)} texts.")
+        caption = targets = losses = None
+        if self.decoder is not None and are_pairs and return_loss is not False:
+            caption, targets = self._caption(ecg, ecg_state, text.last_hidden_state, input_ids, **kwargs)
+        if return_loss:
+            losses = self._losses(ecg_embeds, text_embeds, text_key, caption, targets)
+        return ESIOutput(
+            **(losses or {}),
+            logits_per_ecg=logits_per_text.T,
+            logits_per_text=logits_per_text,
+            caption_logits=None if caption is None else caption.logits,
+            ecg_embeds=ecg_embeds,
+            text_embeds=text_embeds,
+            ecg_state=ecg_state,
+            ecg_model_output=ecg,
+            text_model_output=text,
+            decoder_output=caption,
+        )
+
+    def _ecg_state(self, ecg: ESIEcgOutput) -> torch.Tensor:
+        return self.ecg_norm(self.ecg_head(ecg.pooler_output))
+
+    def _embed_ecg(self, ecg_state: torch.Tensor) -> torch.Tensor:
+        return F.normalize(self.ecg_projection(ecg_state), dim=-1)
+
+    def _embed_text(self, text_states: torch.Tensor) -> torch.Tensor:
+        return F.normalize(self.text_projection(text_states[:, 0]), dim=-1)
+
+    def _text_encoder_input(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """All tokens; in `released`, where the states are the decoder's input too, all but the last."""
+        if self.config.decoder_config.input_states == "token_embeddings":
+            return input_ids, attention_mask
+        return input_ids[:, :-1], None if attention_mask is None else attention_mask[:, :-1]
+
+    def _caption(
+        self,
+        ecg: ESIEcgOutput,
+        ecg_state: torch.Tensor,
+        text_states: torch.Tensor,
+        input_ids: torch.Tensor,
+        **kwargs,
+    ) -> tuple[CausalLMOutputWithCrossAttentions, torch.Tensor]:
+        """Decoder output and targets `(B, T')`: next tokens from tokens, or (`released`) from text states."""
+        if self.config.decoder_config.input_states == "token_embeddings":
+            inputs_embeds, targets = self.get_input_embeddings()(input_ids[:, :-1]), input_ids[:, 1:]
+        else:
+            inputs_embeds, targets = text_states[:, 1:], input_ids[:, 2:]
+        context = self._caption_context(ecg, ecg_state)
+        # Padding stands behind the text: causal attention keeps it from real tokens, the loss ignores it.
+        output = self.decoder(inputs_embeds=inputs_embeds, return_dict=True, **context, **kwargs)
+        return output, targets
+
+    def _caption_context(self, ecg: ESIEcgOutput, ecg_state: torch.Tensor) -> dict[str, torch.Tensor | None]:
+        """What the decoder sees of the ECG: its frames, or (`released`) its pooled vector.
+
+        The published model repeats the pooled vector for each token; over equal keys attention is uniform, so one
+        copy gives the same output.
+        """
+        if self.config.decoder_config.ecg_context == "pooled":
+            return {"context_kv": self.decoder.project_context(ecg_state.unsqueeze(1)), "context_mask": None}
+        context = self.context_norm(self.context_head(ecg.last_hidden_state))
+        return {"context_kv": self.decoder.project_context(context), "context_mask": ecg.frame_mask}
+
+    def _losses(
+        self,
+        ecg_embeds: torch.Tensor,
+        text_embeds: torch.Tensor,
+        text_key: torch.Tensor | None,
+        caption: CausalLMOutputWithCrossAttentions | None,
+        targets: torch.Tensor | None,
+    ) -> dict[str, torch.Tensor]:
+        config = self.config
+        contrastive = contrastive_loss(
+            ecg_embeds,
+            text_embeds,
+            self.get_logit_scale(),
+            text_key=text_key if config.positives == "text_key" else None,
+            gather=config.negatives == "global" and self.training,
+        )
+        losses = {"contrastive_loss": contrastive, "loss": config.contrastive_loss_weight * contrastive}
+        if caption is not None:
+            pad = config.decoder_config.pad_token_id
+            num_targets = (targets != pad).sum()
+            num_targets = mean_over_processes(num_targets) if self.training else num_targets
+            losses["caption_loss"] = caption_loss(caption.logits, targets, pad, num_targets)
+            losses["loss"] = losses["loss"] + config.caption_loss_weight * losses["caption_loss"]
+        return losses
+
+    @torch.no_grad()
+    def generate(
+        self,
+        input_values: torch.Tensor,
+        lead_mask: torch.Tensor | None = None,
+        sample_mask: torch.Tensor | None = None,
+        input_ids: torch.Tensor | None = None,
+        **kwargs,
+    ) -> torch.Tensor:
+        """Write a report for each ECG.
+
+        Args:
+            input_values, lead_mask, sample_mask: As in `ESIEcgModel.forward`.
+            input_ids: `(B, T)` beginning of the texts, start token first; default the start token alone.
+            **kwargs: transformers' generation options (`num_beams`, `do_sample`, `max_new_tokens` (default 128), ...).
+
+        Returns:
+            Token ids `(B, T')` with the start token, ended by the end token, then padding.
+
+        Raises:
+            ValueError: A model that cannot write: no decoder, the `released` decoder, or no start token known.
+        """
+        self._check_can_write(input_ids)
+        ecg = self.ecg_model(input_values, lead_mask=lead_mask, sample_mask=sample_mask, return_dict=True)
+        context = self._caption_context(ecg, self._ecg_state(ecg))
+        if input_ids is None:
+            shape, start = (len(input_values), 1), self.config.decoder_config.bos_token_id
+            input_ids = torch.full(shape, start, dtype=torch.long, device=input_values.device)
+        if not {"max_new_tokens", "max_length", "generation_config"} & kwargs.keys():
+            kwargs["max_new_tokens"] = 128
+        context = {name: value for name, value in context.items() if value is not None}
+        return self.decoder.generate(inputs=input_ids, **context, embed_tokens=self.get_input_embeddings(), **kwargs)
+
+    def _check_can_write(self, input_ids: torch.Tensor | None) -> None:
+        if self.decoder is None:
+            raise ValueError("generate: this model has no decoder (caption_loss_weight is 0).")
+        if self.config.decoder_config.input_states == "text_encoder":
+            raise ValueError(
+                "generate: a 'released' decoder reads states that already saw the words to be written, so it cannot "
+                "write. Train the 'esi' variant (decoder_config.input_states='token_embeddings')."
+            )
+        if input_ids is None and self.config.decoder_config.bos_token_id is None:
+            raise ValueError(
+                "generate: decoder_config.bos_token_id is not set. Set it (and eos_token_id) from the tokenizer, "
+                "or pass input_ids that begin with the start token."
+            )
+
+
+def build_text_model(config: PreTrainedConfig) -> PreTrainedModel:
+    """A fresh text encoder of any architecture, without the pooler that no loss would train."""
+    model_class = MODEL_MAPPING.get(type(config), None)
+    if model_class is None:
+        return AutoModel.from_config(config)
+    has_pooler = "add_pooling_layer" in inspect.signature(model_class.__init__).parameters
+    return model_class._from_config(config, **({"add_pooling_layer": False} if has_pooler else {}))
+
+
+def _only_hidden_states(kwargs: dict[str, Any]) -> dict[str, Any]:
+    return {"output_hidden_states": kwargs["output_hidden_states"]} if "output_hidden_states" in kwargs else {}
+
+
+class ESIForECGClassification(ESIPreTrainedModel):
+    """The ECG encoder with a linear head on its pooled vector: multi-label, unless `config.problem_type` says else.
+
+    It loads from the folder of an `ESIModel` (the head is then new) or from its own.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from modeling_esi import ESIConfig, ESIForECGClassification
+    >>> ecg = {"depths": [1, 1, 1, 1], "hidden_sizes": [8, 16, 24, 37]}
+    >>> model = ESIForECGClassification(ESIConfig(ecg_config=ecg, num_labels=5)).eval()
+    >>> model(torch.zeros(2, 12, 500), labels=torch.zeros(2, 5)).logits.shape
+    torch.Size([2, 5])
+
+    ```"""
+
+    base_model_prefix = "ecg_model"
+    input_modalities = ("audio",)
+    _keys_to_ignore_on_load_unexpected = [
+        r"^text_model\.", r"^decoder\.", r"^text_projection\.", r"^ecg_(head|norm|projection)\.", r"^context_",
+        r"^logit_scale$",
+    ]  # fmt: skip
+
+    def __init__(self, config: ESIConfig):
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.ecg_model = ESIEcgModel._from_config(config.ecg_config)
+        self.classifier = nn.Linear(config.ecg_config.hidden_size, config.num_labels)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.ecg_model.get_input_embeddings()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_values: torch.Tensor | None = None,
+        lead_mask: torch.Tensor | None = None,
+        sample_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        **kwargs,
+    ) -> SequenceClassifierOutput:
+        """Classify ECGs.
+
+        Args:
+            input_values, lead_mask, sample_mask: As in `ESIEcgModel.forward`.
+            labels: Multi-label: `(B, num_labels)` of 0 and 1; single-label: `(B,)` class indices.
+        """
+        ecg = self.ecg_model(
+            input_values, lead_mask=lead_mask, sample_mask=sample_mask, return_dict=True, **_only_hidden_states(kwargs)
+        )
+        logits = self.classifier(ecg.pooler_output)
+        loss = None
+        if labels is not None and self.config.problem_type == "single_label_classification":
+            loss = F.cross_entropy(logits.float(), labels)
+        elif labels is not None:
+            loss = F.binary_cross_entropy_with_logits(logits.float(), labels.float())
+        return SequenceClassifierOutput(loss=loss, logits=logits, hidden_states=ecg.hidden_states)
