@@ -94,7 +94,7 @@ class ECGRecord:
         digital = np.asarray(self.digital)
         if digital.dtype != np.int16 or digital.shape != self.signal.shape:
             raise ValueError(
-                f"digital: expected int16 of the signal's shape {self.signal.shape}, got {digital.dtype} {digital.shape}"
+                f"digital: expected int16 {self.signal.shape}, as the signal, got {digital.dtype} {digital.shape}"
             )
         self._set(digital=digital, gain=_per_lead("gain", self.gain, len(self.leads)))
         self._set(offset=_per_lead("offset", self.offset, len(self.leads)))
@@ -111,7 +111,7 @@ class ECGRecord:
         sampling_rate: float,
         **metadata: Any,
     ) -> ECGRecord:
-        """The record of int16 samples: `digital (num_leads, num_samples)`, `gain` (units per mV) and `offset (num_leads,)`.
+        """The record of int16 samples `(num_leads, num_samples)`; `gain` (integers per mV), `offset (num_leads,)`.
 
         `metadata` are the other fields of `ECGRecord`. Raises ValueError as `ECGRecord` does.
         """
@@ -214,8 +214,7 @@ def row_to_record(row: Mapping[str, Any]) -> ECGRecord:
     stored = np.asarray(row["signal"])
     if stored.size != len(leads) * num_samples:
         raise ValueError(
-            f"row {row['record_id']!r}: expected {len(leads)} leads * {num_samples} samples = {len(leads) * num_samples} "
-            f"values, got {stored.size}"
+            f"row {row['record_id']!r}: expected {len(leads)} leads * {num_samples} samples, got {stored.size} values"
         )
     metadata = {name: row[name] for name in ("text", "report", "record_id", "patient_id", "age", "sex")}
     metadata |= {name: tuple(row[name]) for name in ("statements", "labels")}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 
 TEXT_CHOICES = ("report", "statements", "report_else_statements")
+_DEMOGRAPHICS = re.compile(r"^this patient is [^.]*\.\s*")
 OLDEST_AGE_TOLD = 89  # PTB-XL and others hide ages above it; a record stores 90 for all of them
 
 
@@ -25,7 +27,7 @@ def findings_text(
 ) -> str:
     """The paper's template over plain-word statements; what is not known is left out.
 
-    `age` in years (above 89 it is told as "over 89"), `sex` `"male"` or `"female"`, `waveforms` one description per line.
+    `age` in years (above 89 it is told as "over 89"), `sex` `"male"` or `"female"`, `waveforms` one description each.
     Raises ValueError if there is no statement or the sex is another word.
 
     >>> findings_text(["sinus rhythm", "long QT-interval"], age=56, sex="female")
@@ -108,14 +110,14 @@ def augment_statements_text(
 def text_key(statements: Sequence[str], report: str = "") -> str:
     """What two records must share to be positives of each other: a hash of what is said, without age and sex.
 
-    The sorted set of statements, or, where there is none, the report; letter case, spaces and a final full stop do not
-    count. Empty if there is neither: then the record is like no other.
+    The sorted set of statements, or, where there is none, the report without the template's first sentence about the
+    patient; letter case, spaces and a final full stop do not count. Empty if there is neither: then the record is like no other.
 
     >>> text_key(["sinus rhythm", "Normal ECG"]) == text_key(["normal ECG", "sinus rhythm"], "another report")
     True
     """
     said = sorted({_normalise(statement) for statement in statements} - {""})
-    report = _normalise(report)
+    report = _DEMOGRAPHICS.sub("", _normalise(report))
     if not said and not report:
         return ""
     content = "\n".join(["statements", *said] if said else ["report", report])

@@ -1,0 +1,136 @@
+"""PTB-XL's SCP-ECG statements: what they mean, and the six label tasks of the PTB-XL benchmark.
+
+The tasks follow Strodthoff et al., "Deep Learning for ECG Analysis: Benchmarks and Insights from PTB-XL" (2020,
+https://doi.org/10.1109/JBHI.2020.3022989): a code counts whatever its likelihood, 0 included; the diagnostic tasks
+aggregate the diagnostic codes by `scp_statements.csv`.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+
+TASKS = ("all", "diagnostic", "subdiagnostic", "superdiagnostic", "form", "rhythm")
+STATEMENTS_FILE = "scp_statements.csv"
+
+# Several ways to say each superclass, in the words that findings use
+SUPERCLASS_PROMPTS = {
+    "NORM": ["normal ECG"],
+    "MI": [
+        "myocardial infarction",
+        "inferior myocardial infarction",
+        "anterior myocardial infarction",
+        "anteroseptal myocardial infarction",
+        "lateral myocardial infarction",
+    ],
+    "STTC": [
+        "ST-T changes",
+        "non-specific ST changes",
+        "non-diagnostic T abnormalities",
+        "ischemic ST-T changes",
+        "ST segment or T wave abnormality",
+    ],
+    "CD": [
+        "conduction disturbance",
+        "bundle branch block",
+        "left anterior fascicular block",
+        "first degree AV block",
+        "intraventricular conduction delay",
+    ],
+    "HYP": [
+        "hypertrophy",
+        "left ventricular hypertrophy",
+        "right ventricular hypertrophy",
+        "left atrial overload/enlargement",
+        "right atrial overload/enlargement",
+    ],
+}
+
+
+@dataclass(frozen=True)
+class SCPStatement:
+    """One row of `scp_statements.csv`."""
+
+    code: str
+    description: str
+    diagnostic: bool
+    form: bool
+    rhythm: bool
+    superclass: str
+    subclass: str
+
+
+def read_scp_statements(data_dir: str | PathLike[str]) -> dict[str, SCPStatement]:
+    """The statements by code. Raises FileNotFoundError or ValueError if the table is not there or not one."""
+    path = Path(data_dir) / STATEMENTS_FILE
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; data_dir must be PTB-XL's folder, as published on PhysioNet")
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        rows = list(csv.DictReader(file))
+    needed = {"description", "diagnostic", "form", "rhythm", "diagnostic_class", "diagnostic_subclass"}
+    if not rows or not needed <= set(rows[0]):
+        raise ValueError(f"{path}: expected the columns {sorted(needed)}, got {list(rows[0]) if rows else 'no row'}")
+    code_column = next(iter(rows[0]))  # published without a name
+    return {row[code_column]: _statement(row[code_column], row) for row in rows}
+
+
+def _statement(code: str, row: dict[str, str]) -> SCPStatement:
+    flags = {name: row[name] not in ("", None) and float(row[name]) == 1 for name in ("diagnostic", "form", "rhythm")}
+    return SCPStatement(
+        code=code,
+        description=row["description"].strip(),
+        superclass=row["diagnostic_class"],
+        subclass=row["diagnostic_subclass"],
+        **flags,
+    )
+
+
+def label_of_code(statement: SCPStatement, task: str) -> str | None:
+    """The task's label that a code stands for, or None if it has none in this task."""
+    check_task(task)
+    if task == "all":
+        return statement.code
+    if task in ("form", "rhythm"):
+        return statement.code if getattr(statement, task) else None
+    if not statement.diagnostic:
+        return None
+    aggregated = {
+        "diagnostic": statement.code,
+        "subdiagnostic": statement.subclass,
+        "superdiagnostic": statement.superclass,
+    }
+    return aggregated[task] or None
+
+
+def check_task(task: str) -> None:
+    """ValueError unless `task` is one of the six."""
+    if task not in TASKS:
+        raise ValueError(f"task: expected one of {', '.join(TASKS)}, got {task!r}")
+
+
+def label_names(task: str = "superdiagnostic", data_dir: str | PathLike[str] | None = None) -> list[str]:
+    """The task's labels, sorted as the benchmark's columns: 71, 44, 23, 5, 19 or 12 names.
+
+    `data_dir` is PTB-XL's folder. Raises ValueError for another task or without a folder.
+    """
+    return list(label_prompts(task, data_dir))
+
+
+def label_prompts(task: str = "superdiagnostic", data_dir: str | PathLike[str] | None = None) -> dict[str, list[str]]:
+    """English phrases for every label of the task, for zero-shot classification; in the order of `label_names`.
+
+    A code is said by its description, a subclass by the descriptions of its codes, a superclass in several own words.
+    """
+    check_task(task)
+    if data_dir is None:
+        raise ValueError("data_dir: expected PTB-XL's folder, which holds scp_statements.csv, got None")
+    prompts: dict[str, list[str]] = {}
+    for statement in read_scp_statements(data_dir).values():
+        label = label_of_code(statement, task)
+        if label is not None and statement.description not in prompts.setdefault(label, []):
+            prompts[label].append(statement.description)
+    if task == "superdiagnostic":
+        prompts = {label: SUPERCLASS_PROMPTS.get(label, phrases) for label, phrases in prompts.items()}
+    return {label: list(prompts[label]) for label in sorted(prompts)}
