@@ -317,7 +317,8 @@ class ESIConfig(PreTrainedConfig):
         Args:
             variant: `"esi"` (this project's default) or `"released"` (what the published weights compute).
             signal_encoder: Encoder preset; or give `ecg_config`.
-            **kwargs: Any field of `ESIConfig`; it wins over the variant's.
+            **kwargs: Any field of `ESIConfig`; it wins over the variant's. Of a sub-configuration given as an object,
+                not as a dictionary, the variant sets its own fields (which of them were chosen cannot be seen).
 
         Raises:
             ValueError: An unknown variant.
@@ -325,15 +326,13 @@ class ESIConfig(PreTrainedConfig):
         if variant not in VARIANTS:
             raise ValueError(f"variant: expected one of {', '.join(VARIANTS)}, got {variant!r}.")
         fields: dict[str, Any] = {"ecg_config": {"signal_encoder": signal_encoder} if signal_encoder else {}}
-        fields["decoder_config"] = {}
-        for name, value in kwargs.items():
-            fields[name] = value.to_dict() if name in ("ecg_config", "decoder_config") and value is not None else value
-        is_xresnet = _is_xresnet(fields["ecg_config"])
+        fields |= {"decoder_config": {}} | kwargs
+        for section in ("ecg_config", "decoder_config"):
+            fields[section] = _given_fields(fields[section])
         for name, value in VARIANTS[variant].items():
             section, _, field = name.rpartition(".")
-            if name == "ecg_config.norm_type" and is_xresnet:
-                continue
-            (fields[section] if section else fields).setdefault(field, value)
+            if name != "ecg_config.norm_type" or not _is_xresnet(fields["ecg_config"]):
+                (fields[section] if section else fields).setdefault(field, value)
         return cls(**fields)
 
     @property
@@ -380,6 +379,13 @@ def _build_text_config(fields: dict[str, Any] | None) -> PreTrainedConfig:
     """The text encoder's configuration; BioLinkBERT-base's shape where nothing is given."""
     fields = {"model_type": "bert", "vocab_size": 28895} if fields is None else dict(fields)
     return CONFIG_MAPPING[fields.pop("model_type", "bert")](**fields)
+
+
+def _given_fields(section: dict[str, Any] | PreTrainedConfig) -> dict[str, Any]:
+    if isinstance(section, dict):
+        return dict(section)
+    of_variant = {name.rpartition(".")[2] for name in VARIANTS["esi"]}
+    return {name: value for name, value in section.to_dict().items() if name not in of_variant}
 
 
 def _is_xresnet(ecg_fields: dict[str, Any]) -> bool:
