@@ -47,11 +47,13 @@ def iter_records(
     meta_path, folder = _locate(data_dir, meta_path, file_path)
     for row in _rows(meta_path, split):
         path = folder / f"ecg_{row['save_index']}.npy"
-        report.num_read += 1
+        report.look_at(path)
         try:
-            yield _record(path, row, tuple(leads), sampling_rate)
+            record = _record(path, row, tuple(leads), sampling_rate)
         except (ValueError, OSError) as error:
-            report.reject(row["save_index"], path, error)
+            report.reject(row["save_index"], error)
+            continue
+        yield record
 
 
 def source_files(
@@ -105,7 +107,7 @@ def read_array(path: Path, num_leads: int) -> np.ndarray:
             f"{path}: expected plain numbers, got an array that cannot be read safely ({error}); arrays of Python "
             f"objects are pickles and are refused: save float32 with numpy.save(..., allow_pickle=False)"
         ) from error
-    if array.dtype.kind not in "fiu" or array.ndim != 2 or array.shape[1] != num_leads or not len(array):
+    if array.dtype.kind != "f" or array.ndim != 2 or array.shape[1] != num_leads or not len(array):
         raise ValueError(f"{path}: expected float (num_samples, {num_leads}), got {array.dtype} {array.shape}")
     return np.array(array, dtype=np.float32)
 

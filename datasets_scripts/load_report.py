@@ -22,15 +22,16 @@ class LoadReport:
 
     Attributes:
         name, split, text: what was asked for.
-        num_read: records looked at; `num_kept` of them are in the data set, the others in `rejected`.
+        num_read: records looked at: the `num_kept` that are in the data set, the `rejected` and the `filtered`.
         rejected: every record that was not kept, with its path and the reason.
         num_empty_text: how many of the rejected had nothing to say under the chosen text.
         num_statement_texts: how many of the kept have a text made from label statements.
         filtered: records left out because an option asked for it (option -> how many).
         reports_are_labels: whether the source makes its reports from its labels (a synthetic corpus).
 
-    >>> report = LoadReport("ptb_xl", "train", "report", num_read=1)
-    >>> report.reject("7", "records100/7", "no report")
+    >>> report = LoadReport("ptb_xl", "train", "report")
+    >>> report.look_at("records100/00000/00007_lr")
+    >>> report.reject("7", "no report")
     >>> report.summary()[0]
     'ptb_xl/train: 1 records read, 0 kept, 1 rejected'
     """
@@ -45,15 +46,25 @@ class LoadReport:
     num_statement_texts: int = 0
     filtered: dict[str, int] = field(default_factory=dict)
     reports_are_labels: bool = False
+    _path: str = field(default="", init=False, repr=False, compare=False)
 
     @property
     def text_is_label_supervised(self) -> bool:
         """Whether texts say the labels: zero-shot results of a model trained on them are label-supervised."""
         return self.num_statement_texts > 0 or (self.reports_are_labels and self.num_kept > 0)
 
-    def reject(self, record_id: str, path: object, reason: object) -> None:
-        """Note a record that is not kept."""
-        self.rejected.append(Rejection(str(record_id), str(path), str(reason)))
+    def look_at(self, path: object) -> None:
+        """Count the next record, which lies at `path`; called before it is read."""
+        self.num_read += 1
+        self._path = str(path)
+
+    def filter(self, option: str) -> None:
+        """Note that an option leaves out the record looked at."""
+        self.filtered[option] = self.filtered.get(option, 0) + 1
+
+    def reject(self, record_id: str, reason: object) -> None:
+        """Note that the record looked at is not kept."""
+        self.rejected.append(Rejection(str(record_id), self._path, str(reason)))
 
     def summary(self, num_reasons: int = 5) -> list[str]:
         """The load in a few lines: the counts, then the most frequent reasons with their first record."""
@@ -75,7 +86,9 @@ class LoadReport:
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as JSON values; `from_dict` gives the report back."""
-        return asdict(self) | {"text_is_label_supervised": self.text_is_label_supervised}
+        fields = asdict(self) | {"text_is_label_supervised": self.text_is_label_supervised}
+        del fields["_path"]
+        return fields
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> LoadReport:

@@ -1,8 +1,8 @@
 """PTB-XL (https://physionet.org/content/ptb-xl/1.0.3/): 12-lead ECGs of 10 s with German reports and SCP codes.
 
 Read as published (1.0.3 and 1.0.1), and from tables with fewer columns. Facts of the set: sex 0 is male, 1 female; age
-300 stands for over 89 (stored as 90); a code counts whatever its likelihood; folds 1-8 train, 9 validates, 10 tests, and
-no patient is in two folds.
+300 stands for over 89 (stored as 90); a code counts whatever its likelihood; folds 1-8 train, 9 validates, 10 tests,
+and no patient is in two folds.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import csv
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -22,6 +23,8 @@ from datasets_scripts.ptb_xl_labels import (
     label_names,
     label_of_code,
     label_prompts,
+    published_file,
+    published_folder,
     read_scp_statements,
 )
 from datasets_scripts.records import ECGRecord
@@ -35,7 +38,7 @@ FILE_COLUMN = {100: "filename_lr", 500: "filename_hr"}
 
 
 def iter_records(
-    data_dir: str | PathLike[str],
+    data_dir: str | PathLike[str] | None,
     split: str | None = None,
     *,
     report: LoadReport,
@@ -52,29 +55,26 @@ def iter_records(
     Raises FileNotFoundError or ValueError if the folder or an option makes no sense.
     """
     check_task(task)
-    data_dir = Path(data_dir)
+    data_dir = published_folder(data_dir)
     column = _file_column(sampling_rate)
     statements = read_scp_statements(data_dir)
     for row in _rows(data_dir, split, folds, column):
+        path = data_dir / row[column]
+        report.look_at(path)
         try:
-            record = _record(data_dir, row, column, statements, task)
+            metadata = _metadata(row, statements, task)
+            if labelled_only and not metadata["labels"]:
+                report.filter("labelled_only")
+                continue
+            record = replace(_read(path, row[column], sampling_rate), **metadata)
         except (ValueError, OSError) as error:
-            report.num_read += 1
-            report.reject(row["ecg_id"], data_dir / row[column], error)
-            continue
-        if labelled_only and not record.labels:
-            report.filtered["labelled_only"] = report.filtered.get("labelled_only", 0) + 1
-            continue
-        report.num_read += 1
-        if record.sampling_rate != sampling_rate:
-            reason = f"expected {sampling_rate} Hz, as {column} says, got a header of {record.sampling_rate:g} Hz"
-            report.reject(record.record_id, data_dir / row[column], reason)
+            report.reject(row["ecg_id"], error)
             continue
         yield record
 
 
 def source_files(
-    data_dir: str | PathLike[str],
+    data_dir: str | PathLike[str] | None,
     split: str | None = None,
     *,
     sampling_rate: int = 500,
@@ -82,11 +82,11 @@ def source_files(
     **_: Any,
 ) -> Iterator[Path]:
     """All files on which the records of a split depend: both tables and every header and signals file."""
-    data_dir = Path(data_dir)
+    data_dir = published_folder(data_dir)
     column = _file_column(sampling_rate)
     yield from (data_dir / TABLE_FILE, data_dir / STATEMENTS_FILE)
     for row in _rows(data_dir, split, folds, column):
-        if _is_inside(row[column]):
+        if _is_inside(row[column]):  # any other is not even looked at
             yield from (data_dir / f"{row[column]}{suffix}" for suffix in (".hea", ".dat"))
 
 
@@ -107,9 +107,7 @@ def _file_column(sampling_rate: int) -> str:
 
 def _rows(data_dir: Path, split: str | None, folds: Collection[int] | None, column: str) -> list[dict[str, str]]:
     """The table's rows of the asked folds, every value a string."""
-    path = data_dir / TABLE_FILE
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; data_dir must be PTB-XL's folder, as published on PhysioNet")
+    path = published_file(data_dir, TABLE_FILE)
     with path.open(newline="", encoding="utf-8-sig") as file:
         rows = list(csv.DictReader(file))
     needed = {"ecg_id", "scp_codes", "strat_fold"}
@@ -132,16 +130,10 @@ def _wanted_folds(split: str | None, folds: Collection[int] | None) -> tuple[int
     return None if split is None else FOLDS[split]
 
 
-def _record(
-    data_dir: Path, row: dict[str, str], column: str, statements: dict[str, SCPStatement], task: str
-) -> ECGRecord:
-    if not row[column]:
-        raise ValueError(f"the table names no file in column {column}")
-    if not _is_inside(row[column]):
-        raise ValueError(f"expected a path inside the data set's folder, got {row[column]!r}; it is not opened")
+def _metadata(row: dict[str, str], statements: dict[str, SCPStatement], task: str) -> dict[str, Any]:
     codes = _scp_codes(row["scp_codes"])
     labels = {label_of_code(statements[code], task) for code in codes if code in statements} - {None}
-    metadata = {
+    return {
         "record_id": row["ecg_id"],
         "patient_id": _whole(row.get("patient_id")),
         "report": (row.get("report") or "").strip(),
@@ -150,18 +142,17 @@ def _record(
         "age": _age(row.get("age")),
         "sex": {"0": "male", "1": "female"}.get(_whole(row.get("sex")) or ""),
     }
-    read = read_wfdb_record(data_dir / row[column])
-    if read.digital is None:
-        return ECGRecord(read.signal, read.leads, read.sampling_rate, **metadata)
-    return ECGRecord(
-        read.signal,
-        read.leads,
-        read.sampling_rate,
-        digital=read.digital,
-        gain=read.gain,
-        offset=read.offset,
-        **metadata,
-    )
+
+
+def _read(path: Path, name: str, sampling_rate: int) -> ECGRecord:
+    if not name:
+        raise ValueError(f"the table names no file at {sampling_rate} Hz")
+    if not _is_inside(name):
+        raise ValueError(f"expected a path inside the data set's folder, got {name!r}; it is not opened")
+    record = read_wfdb_record(path)
+    if record.sampling_rate != sampling_rate:
+        raise ValueError(f"{path}: expected {sampling_rate} Hz, got a header that says {record.sampling_rate:g} Hz")
+    return record
 
 
 def _is_inside(name: str) -> bool:

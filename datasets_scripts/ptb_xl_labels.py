@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
+from datasets_scripts.report_text import findings_text
+
 TASKS = ("all", "diagnostic", "subdiagnostic", "superdiagnostic", "form", "rhythm")
 STATEMENTS_FILE = "scp_statements.csv"
 
 # Several ways to say each superclass, in the words that findings use
 SUPERCLASS_PROMPTS = {
-    "NORM": ["normal ECG"],
+    "NORM": ["normal ECG", "normal ECG, sinus rhythm"],
     "MI": [
         "myocardial infarction",
         "inferior myocardial infarction",
@@ -62,11 +64,25 @@ class SCPStatement:
     subclass: str
 
 
-def read_scp_statements(data_dir: str | PathLike[str]) -> dict[str, SCPStatement]:
+def published_folder(data_dir: str | PathLike[str] | None) -> Path:
+    """The data set's folder as a path. Raises ValueError if none is given."""
+    if data_dir is None:
+        raise ValueError("data_dir: expected PTB-XL's folder, which holds scp_statements.csv, got None")
+    return Path(data_dir)
+
+
+def published_file(folder: Path, name: str) -> Path:
+    """The path of one of the published tables. Raises FileNotFoundError if it is not there."""
+    if not (folder / name).is_file():
+        raise FileNotFoundError(
+            f"{folder / name}: no such file; data_dir must be PTB-XL's folder, as published on PhysioNet"
+        )
+    return folder / name
+
+
+def read_scp_statements(data_dir: str | PathLike[str] | None) -> dict[str, SCPStatement]:
     """The statements by code. Raises FileNotFoundError or ValueError if the table is not there or not one."""
-    path = Path(data_dir) / STATEMENTS_FILE
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; data_dir must be PTB-XL's folder, as published on PhysioNet")
+    path = published_file(published_folder(data_dir), STATEMENTS_FILE)
     with path.open(newline="", encoding="utf-8-sig") as file:
         rows = list(csv.DictReader(file))
     needed = {"description", "diagnostic", "form", "rhythm", "diagnostic_class", "diagnostic_subclass"}
@@ -113,19 +129,19 @@ def check_task(task: str) -> None:
 def label_names(task: str = "superdiagnostic", data_dir: str | PathLike[str] | None = None) -> list[str]:
     """The task's labels, sorted as the benchmark's columns: 71, 44, 23, 5, 19 or 12 names.
 
-    `data_dir` is PTB-XL's folder. Raises ValueError for another task or without a folder.
+    `data_dir` is PTB-XL's folder. Raises ValueError for another task or no folder, FileNotFoundError without its table.
     """
     return list(label_prompts(task, data_dir))
 
 
 def label_prompts(task: str = "superdiagnostic", data_dir: str | PathLike[str] | None = None) -> dict[str, list[str]]:
-    """English phrases for every label of the task, for zero-shot classification; in the order of `label_names`.
+    """English texts for every label of the task, for zero-shot classification; in the order of `label_names`.
 
-    A code is said by its description, a subclass by the descriptions of its codes, a superclass in several own words.
+    Each is a whole text in the style of the training texts (`ECG Findings: normal ECG.`), to be embedded as it is. A
+    code is said by its description, a subclass by the descriptions of its codes, a superclass in several own words.
+    Raises as `label_names`.
     """
     check_task(task)
-    if data_dir is None:
-        raise ValueError("data_dir: expected PTB-XL's folder, which holds scp_statements.csv, got None")
     prompts: dict[str, list[str]] = {}
     for statement in read_scp_statements(data_dir).values():
         label = label_of_code(statement, task)
@@ -133,4 +149,4 @@ def label_prompts(task: str = "superdiagnostic", data_dir: str | PathLike[str] |
             prompts[label].append(statement.description)
     if task == "superdiagnostic":
         prompts = {label: SUPERCLASS_PROMPTS.get(label, phrases) for label, phrases in prompts.items()}
-    return {label: list(prompts[label]) for label in sorted(prompts)}
+    return {label: [findings_text([phrase]) for phrase in prompts[label]] for label in sorted(prompts)}

@@ -111,7 +111,8 @@ def text_key(statements: Sequence[str], report: str = "") -> str:
     """What two records must share to be positives of each other: a hash of what is said, without age and sex.
 
     The sorted set of statements, or, where there is none, the report without the template's first sentence about the
-    patient; letter case, spaces and a final full stop do not count. Empty if there is neither: then the record is like no other.
+    patient; letter case, spaces and a final full stop do not count. Empty if there is neither: the record is like no
+    other.
 
     >>> text_key(["sinus rhythm", "Normal ECG"]) == text_key(["normal ECG", "sinus rhythm"], "another report")
     True
