@@ -25,7 +25,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import chain
 from os import PathLike
@@ -96,6 +96,7 @@ def load_ecg_dataset_with_report(
     """
     source = _source(name)
     _check_choices(split, text, limit)
+    _check_options(source, source_options)
     asked = {"name": name, "split": split, "text": text, "limit": limit, "options": source_options}
     key = _fingerprint(source, data_dir, asked)
     root = Path(cache_dir) if cache_dir is not None else Path(datasets.config.HF_DATASETS_CACHE) / "esi_ecg_records"
@@ -136,7 +137,7 @@ def _fingerprint(source: ModuleType, data_dir: str | PathLike[str] | None, asked
     """A hash of all that decides the rows: options, row format, and path, size and time of every source file."""
     digest = hashlib.sha256(json.dumps([ROW_FORMAT_VERSION, asked], sort_keys=True, default=str).encode())
     if _reads_files(source):
-        for path in _call(source.source_files, data_dir, asked["split"], **asked["options"]):
+        for path in source.source_files(data_dir, asked["split"], **asked["options"]):
             digest.update(f"{os.path.abspath(path)}|{_size_and_time(path)}\n".encode())
     else:
         for path in sorted(Path(__file__).parent.glob("*.py")):
@@ -156,15 +157,14 @@ def _reads_files(source: ModuleType) -> bool:
     return hasattr(source, "source_files")
 
 
-def _call(function: Callable[..., Iterable[Any]], *positional: Any, **options: Any) -> Iterable[Any]:
-    """Call a source; options that it does not know are told with those that it knows."""
-    parameters = inspect.signature(function).parameters
-    try:
-        inspect.signature(function).bind(*positional, **options)
-    except TypeError as error:
-        known = [name for name, parameter in parameters.items() if parameter.kind is parameter.KEYWORD_ONLY]
-        raise ValueError(f"{function.__module__}: expected options among {known}; {error}") from error
-    return function(*positional, **options)
+def _check_options(source: ModuleType, options: dict[str, Any]) -> None:
+    """ValueError for an option that the source does not know, with those that it knows."""
+    parameters = inspect.signature(source.iter_records).parameters.values()
+    known = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
+    known = [name for name in known if name != "report"]
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise ValueError(f"{source.__name__}: expected options among {', '.join(known)}, got {', '.join(unknown)}")
 
 
 def _is_complete(folder: Path) -> bool:
@@ -199,7 +199,7 @@ def _write_in_best_dtype(
         report = LoadReport(asked["name"], asked["split"], asked["text"], reports_are_labels=made)
         options = asked["options"] if made else asked["options"] | {"report": report}
         splits = SPLITS if made and asked["split"] is None else (asked["split"],)
-        records = chain.from_iterable(_call(source.iter_records, data_dir, split, **options) for split in splits)
+        records = chain.from_iterable(source.iter_records(data_dir, split, **options) for split in splits)
         if _write_rows(path, _kept(records, report, asked["limit"]), signal_dtype):
             break
     if not report.num_kept:
