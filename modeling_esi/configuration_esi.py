@@ -316,7 +316,7 @@ class ESIConfig(PreTrainedConfig):
 
         Args:
             variant: `"esi"` (this project's default) or `"released"` (what the published weights compute).
-            signal_encoder: Encoder preset; or give `ecg_config`.
+            signal_encoder: Encoder preset, beside or instead of `ecg_config`.
             **kwargs: Any field of `ESIConfig`; it wins over the variant's. Of a sub-configuration given as an object,
                 not as a dictionary, the variant sets its own fields (which of them were chosen cannot be seen).
 
@@ -325,10 +325,11 @@ class ESIConfig(PreTrainedConfig):
         """
         if variant not in VARIANTS:
             raise ValueError(f"variant: expected one of {', '.join(VARIANTS)}, got {variant!r}.")
-        fields: dict[str, Any] = {"ecg_config": {"signal_encoder": signal_encoder} if signal_encoder else {}}
-        fields |= {"decoder_config": {}} | kwargs
+        fields: dict[str, Any] = dict(kwargs)
         for section in ("ecg_config", "decoder_config"):
-            fields[section] = _given_fields(fields[section])
+            fields[section] = _given_fields(fields.get(section) or {})
+        if signal_encoder is not None:
+            fields["ecg_config"]["signal_encoder"] = signal_encoder
         for name, value in VARIANTS[variant].items():
             section, _, field = name.rpartition(".")
             if name != "ecg_config.norm_type" or not _is_xresnet(fields["ecg_config"]):
@@ -378,7 +379,12 @@ class ESIConfig(PreTrainedConfig):
 def _build_text_config(fields: dict[str, Any] | None) -> PreTrainedConfig:
     """The text encoder's configuration; BioLinkBERT-base's shape where nothing is given."""
     fields = {"model_type": "bert", "vocab_size": 28895} if fields is None else dict(fields)
-    return CONFIG_MAPPING[fields.pop("model_type", "bert")](**fields)
+    model_type = fields.pop("model_type", "bert")
+    if model_type not in CONFIG_MAPPING:
+        raise ValueError(
+            f"text_config: expected a model_type that transformers knows, such as 'bert', got {model_type!r}."
+        )
+    return CONFIG_MAPPING[model_type](**fields)
 
 
 def _given_fields(section: dict[str, Any] | PreTrainedConfig) -> dict[str, Any]:

@@ -9,6 +9,7 @@ what this makes of them: a card's licence follows the weights.
 
 import argparse
 import logging
+import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -152,7 +153,10 @@ def _ecg_config(sizes: dict, **kwargs) -> ESIEcgConfig:
 
 
 def _xresnet_tensor(tensors: Mapping[str, torch.Tensor], stage: int, conv: int) -> torch.Tensor:
-    for name in (f"img_encoder.{4 + stage}.0.convs.{conv}.0.weight", f"img_encoder.{4 + stage}.0.convpath.0.{conv}.0.weight"):
+    for name in (
+        f"img_encoder.{4 + stage}.0.convs.{conv}.0.weight",
+        f"img_encoder.{4 + stage}.0.convpath.0.{conv}.0.weight",
+    ):
         if name in tensors:
             return tensors[name]
     raise ValueError(
@@ -248,7 +252,13 @@ def read_checkpoint(path: str | Path) -> dict[str, torch.Tensor]:
         raise ValueError(f"checkpoint: no file {path}. Download it from the authors' model page first.")
     if path.suffix == ".safetensors":
         return load_file(path)
-    state_dict = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        state_dict = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"checkpoint: {path} is not a plain file of tensors (it may hold code, which is never run). "
+            "Convert it to safetensors where it comes from."
+        ) from error
     for wrapper in ("state_dict", "model_state_dict", "model"):
         if isinstance(state_dict, Mapping) and isinstance(state_dict.get(wrapper), Mapping):
             state_dict = state_dict[wrapper]

@@ -47,7 +47,8 @@ class TimeNorm(nn.Module):
             seen = frame_mask.unsqueeze(-1)
             count = seen.sum(dim=1, keepdim=True)
             mean = (x * seen).sum(dim=1, keepdim=True) / count.clamp(min=1)
-            std = (((x - mean) * seen).square().sum(dim=1, keepdim=True) / (count - 1).clamp(min=1)).sqrt()
+            variance = ((x - mean) * seen).square().sum(dim=1, keepdim=True) / (count - 1).clamp(min=1)
+            std = variance.clamp(min=torch.finfo(x.dtype).tiny).sqrt()  # the slope of sqrt at 0 is infinite
         return self.weight * ((x - mean) / (std + self.eps)) + self.bias
 
 
@@ -157,6 +158,7 @@ class ConvNeXtV2Encoder1d(nn.Module):
             for block in blocks:
                 x = block(x, frame_mask)
             stage_outputs += (x,)
+        x = x.contiguous()  # masked or not, sums over time then run in one order
         return x, self.norm(_mean_over_frames(x, frame_mask)), frame_mask, stage_outputs
 
 

@@ -35,8 +35,9 @@ def contrastive_loss(
     if text_key is not None:
         targets = targets.to(ecg_embeds.dtype)
     scale = logit_scale.to(ecg_embeds.dtype)
-    ecg_to_text = F.cross_entropy(scale * ecg_embeds @ all_text.T, targets)
-    text_to_ecg = F.cross_entropy(scale * text_embeds @ all_ecg.T, targets)
+    with torch.autocast(ecg_embeds.device.type, enabled=False):  # mixed precision would round the similarities
+        ecg_to_text = F.cross_entropy(scale * ecg_embeds @ all_text.T, targets)
+        text_to_ecg = F.cross_entropy(scale * text_embeds @ all_ecg.T, targets)
     return (ecg_to_text + text_to_ecg) / 2
 
 
@@ -106,7 +107,7 @@ class _GatherWithGrad(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad: torch.Tensor) -> torch.Tensor:
-        grad = grad.contiguous()
+        grad = grad.clone(memory_format=torch.contiguous_format)  # autograd may share it with another consumer
         dist.all_reduce(grad)
         return grad.narrow(0, dist.get_rank() * ctx.num_rows, ctx.num_rows)
 

@@ -162,9 +162,10 @@ class ESIEcgModel(ESIPreTrainedModel):
             sample_mask: `(B, S)` bool, true where a sample is real. What stands elsewhere has no influence.
 
         Raises:
-            ValueError: An input of another shape.
+            ValueError: An input of another shape, or too short to make one frame.
         """
-        input_values = _blank_masked(_check_input_values(input_values, self.config.num_leads), lead_mask, sample_mask)
+        input_values = _check_input_values(input_values, self.config).to(self.dtype)
+        input_values = _blank_masked(input_values, lead_mask, sample_mask)
         sample_mask = sample_mask.bool() if sample_mask is not None and self.config.mask_padding else None
         frames, pooled, frame_mask, stage_outputs = self.encoder(input_values, sample_mask)
         if output_hidden_states is None:
@@ -177,13 +178,17 @@ class ESIEcgModel(ESIPreTrainedModel):
         )
 
 
-def _check_input_values(input_values: torch.Tensor | None, num_leads: int) -> torch.Tensor:
+def _check_input_values(input_values: torch.Tensor | None, config: ESIEcgConfig) -> torch.Tensor:
+    num_leads = config.num_leads
     if input_values is None or input_values.ndim != 3 or input_values.shape[1] != num_leads:
         got = None if input_values is None else tuple(input_values.shape)
         raise ValueError(
             f"input_values: expected (batch, {num_leads} leads, samples), got {got}. "
             "ESIFeatureExtractor makes them from records."
         )
+    shortest = 8 * config.patch_size if config.encoder_type == "convnextv2" else 1  # one frame
+    if input_values.shape[2] < shortest:
+        raise ValueError(f"input_values: expected at least {shortest} samples, got {input_values.shape[2]}.")
     return input_values
 
 
@@ -225,7 +230,7 @@ class ESIModel(ESIPreTrainedModel):
         super().__init__(config)
         width, decoder_config = config.hidden_size, config.decoder_config
         self.ecg_model = ESIEcgModel._from_config(config.ecg_config)
-        self.text_model = build_text_model(config.text_config) if text_model is None else text_model
+        self.text_model = build_text_model(config.text_config) if text_model is None else _without_pooler(text_model)
         self.ecg_head = nn.Linear(config.ecg_config.hidden_size, width)
         self.ecg_norm = nn.LayerNorm(width, bias=False)
         self.ecg_projection = nn.Linear(width, config.projection_dim, bias=False)
@@ -429,6 +434,9 @@ class ESIModel(ESIPreTrainedModel):
             input_ids = torch.full(shape, start, dtype=torch.long, device=input_values.device)
         if not {"max_new_tokens", "max_length", "generation_config"} & kwargs.keys():
             kwargs["max_new_tokens"] = 128
+        if "generation_config" not in kwargs:  # as they stand now: they may have been set after building
+            for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+                kwargs.setdefault(name, getattr(self.config.decoder_config, name))
         context = {name: value for name, value in context.items() if value is not None}
         return self.decoder.generate(inputs=input_ids, **context, embed_tokens=self.get_input_embeddings(), **kwargs)
 
@@ -452,8 +460,18 @@ def build_text_model(config: PreTrainedConfig) -> PreTrainedModel:
     model_class = MODEL_MAPPING.get(type(config), None)
     if model_class is None:
         return AutoModel.from_config(config)
-    has_pooler = "add_pooling_layer" in inspect.signature(model_class.__init__).parameters
-    return model_class._from_config(config, **({"add_pooling_layer": False} if has_pooler else {}))
+    return model_class._from_config(config, **({"add_pooling_layer": False} if _can_pool(model_class) else {}))
+
+
+def _can_pool(model_class: type) -> bool:
+    return "add_pooling_layer" in inspect.signature(model_class.__init__).parameters
+
+
+def _without_pooler(text_model: PreTrainedModel) -> PreTrainedModel:
+    """Drop the pooler of a loaded encoder: parameters without a gradient stop distributed training."""
+    if _can_pool(type(text_model)):
+        text_model.pooler = None
+    return text_model
 
 
 def _only_hidden_states(kwargs: dict[str, Any]) -> dict[str, Any]:
