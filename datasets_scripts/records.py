@@ -39,7 +39,7 @@ class ECGRecord:
         statements: English label statements in plain words.
         labels: the names of the labels that hold.
         record_id, patient_id: the source's identifiers as strings.
-        age: in years; 90 stands for "over 89".
+        age: in years, None if not known; 90 stands for "over 89".
         sex: `"male"`, `"female"` or None.
         digital: int16 `(num_leads, num_samples)`, the integers as read, -32768 for "no sample"; or None.
         gain, offset: float32 `(num_leads,)`, with `mV = (digital - offset) / gain`; given exactly when `digital` is.
@@ -260,7 +260,7 @@ def _positive_rate(sampling_rate: float) -> float:
 
 
 def _plausible_age(age: float | None) -> float | None:
-    if age is None:
+    if age is None or math.isnan(age):  # columns of numbers write NaN for "not known"
         return None
     if not 0 <= age <= 150:
         raise ValueError(f"age: expected years between 0 and 150 (90 for 'over 89') or None, got {age!r}")

@@ -171,6 +171,8 @@ def _calibration(path: Path, number: int, rest: str) -> tuple[float, int, str | 
         integer, *remainder = rest.split(maxsplit=1)
         integers.append(int(integer))
         rest = remainder[0] if remainder else ""
+    if integers and integers[0] < 0:
+        raise ValueError(f"{path}: expected an ADC resolution in bits in signal line {number}, got {integers[0]}")
     adc_zero = integers[1] if len(integers) > 1 else 0
     baseline = adc_zero if match[2] is None else int(match[2])  # header(5): the baseline defaults to the ADC zero
     return float(match[1]) or DEFAULT_GAIN, baseline, match[3], rest.strip()

@@ -166,7 +166,9 @@ def _read_with_wfdb(header: WFDBHeader, physical: bool) -> wfdb.Record:
     try:
         return wfdb.rdrecord(str(header.path.with_suffix("").absolute()), physical=physical, pn_dir=None)
     except (ValueError, TypeError, IndexError, KeyError, AttributeError, OverflowError, RuntimeError, OSError) as error:
-        raise ValueError(f"{header.path}: its signals cannot be read ({error}); copy the record again") from error
+        raise ValueError(
+            f"{header.path}: its signals cannot be read ({error}); correct the header, or copy the record again"
+        ) from error
 
 
 def _read_integers(header: WFDBHeader) -> np.ndarray:

@@ -104,6 +104,7 @@ def test_row_gives_the_same_bits_back():
         row = record_to_row(record, dtype)
         stored = datasets.Dataset.from_list([row], features=row_features(dtype))
         assert stored.features["signal"].feature.dtype == dtype
+        assert same(row_to_record(stored.with_format("numpy")[0]).signal, record.signal)
         back = row_to_record(stored[0])
         assert same(back.signal, record.signal)
         assert (back.leads, back.sampling_rate, back.statements, back.labels) == (
@@ -157,6 +158,19 @@ def test_missing_samples_are_nan_in_every_format(tmp_path):
         )  # fmt: skip
         record = read_record(tmp_path / f"nan{fmt}")
         assert np.argwhere(np.isnan(record.signal)).tolist() == [[1, 5]] and record.digital[1, 5] == -32768
+
+
+@pytest.mark.parametrize("fmt", ["508", "516", "524"])
+def test_compressed_formats(tmp_path, fmt):
+    samples = digital_signal() // 8
+    wfdb.wrsamp(
+        "flac", 250, ["mV"] * 3, LEADS, d_signal=samples, fmt=[fmt] * 3, adc_gain=[200.0] * 3, baseline=[0] * 3,
+        write_dir=str(tmp_path),
+    )  # fmt: skip
+    assert read_record(tmp_path / "flac").digital.tolist() == samples.T.tolist()
+    change_header(tmp_path / "flac.hea", "3 250 37", "3 250 38")
+    with pytest.raises(ValueError, match="cannot be read"):
+        read_record(tmp_path / "flac")
 
 
 def test_wide_integers_become_float_only(tmp_path):
@@ -322,6 +336,7 @@ SIGNAL = "rec.dat 16 200(5)/mV 16 0 0 0 0"
         ("rec 1 250 37\nrec.dat 16+100 200 16 0 0 0 0 I\n", "holds only 0"),
         ("rec 1 250 37\nrec.dat 99 200 16 0 0 0 0 I\n", "signal formats"),
         ("rec 1 250 37\nrec.dat sixteen 200 16 0 0 0 0 I\n", "signal format"),
+        ("rec 1 250 37\nrec.dat 16 200/mV -7 3 I\n", "ADC resolution"),
         ("rec 1 250 37\nrec.dat 16 nan/mV 16 0 0 0 0 I\n", "gain"),
         ("rec 1 250 37\nrec.dat 16 1e999/mV 16 0 0 0 0 I\n", "gain"),
         ("\x00\x01", "first line"),
