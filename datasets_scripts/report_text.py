@@ -107,6 +107,22 @@ def augment_statements_text(
     return findings_text(statements, age, sex)
 
 
+def augment_text(record: Any, rng: np.random.Generator, subset_probability: float = 0.5) -> str:
+    """A varied text of a record for training: fewer demographics, statements or sentences than it has.
+
+    Where the record's `text` is the template over its statements, `augment_statements_text`. Where it is a report,
+    with `subset_probability`, a random non-empty subset of its sentences in random order. `record` has the fields of
+    `ECGRecord`; `rng` is the only source of chance.
+    """
+    if record.statements and record.text == findings_text(record.statements, record.age, record.sex):
+        return augment_statements_text(record.statements, record.age, record.sex, rng)
+    sentences = re.split(r"(?<=[.!?])\s+", record.text.strip())
+    if rng.random() >= subset_probability:
+        return record.text
+    size = int(rng.integers(1, len(sentences) + 1))
+    return " ".join(sentences[i] for i in rng.permutation(len(sentences))[:size])
+
+
 def text_key(statements: Sequence[str], report: str = "") -> str:
     """What two records must share to be positives of each other: a hash of what is said, without age and sex.
 

@@ -9,7 +9,7 @@ a CPU a record's `input_values` are the same bits alone and in any batch.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -117,6 +117,7 @@ class ESIFeatureExtractor(FeatureExtractionMixin):
         unit: str | Sequence[str] = "mV",
         crop: str = "start",
         generator: torch.Generator | None = None,
+        augment: Callable[[Tensor], Tensor] | None = None,
         return_tensors: str | TensorType | None = "pt",
         device: str | torch.device | None = None,
     ) -> BatchFeature:
@@ -131,6 +132,7 @@ class ESIFeatureExtractor(FeatureExtractionMixin):
             unit: "mV", "uV" (or with a Greek or micro sign), "V" or "nV", one for all or one per record; case counts.
             crop: which part of a longer record: "start" or "random" (training).
             generator: CPU generator of the random crops. Each record draws one number, in order.
+            augment: applied in training to cropped signals `(B, 12, samples)` in mV, before they are scaled.
             return_tensors: "pt" or "np".
             device: where to compute and leave the result; where the first tensor is, by default.
 
@@ -161,7 +163,7 @@ class ESIFeatureExtractor(FeatureExtractionMixin):
         for (rate, names, _), members in groups.items():
             batch = torch.stack([recordings[i].signal.to(device) for i in members])
             starts = positions[members] if positions is not None else None
-            some_values, some_mask, num_real, reasons = self._transform(batch, rate, names, starts)
+            some_values, some_mask, num_real, reasons = self._transform(batch, rate, names, starts, augment)
             values[members, :, :num_real], lead_mask[members] = some_values, some_mask
             for i, reason in zip(members, reasons, strict=True):
                 recorded[i] = num_real
@@ -203,6 +205,7 @@ class ESIFeatureExtractor(FeatureExtractionMixin):
         leads: Sequence[str],
         crop: str = "start",
         generator: torch.Generator | None = None,
+        augment: Callable[[Tensor], Tensor] | None = None,
     ) -> BatchFeature:
         """What `__call__` does, for a batch of records of one rate, length and list of leads, where it lies.
 
@@ -210,7 +213,7 @@ class ESIFeatureExtractor(FeatureExtractionMixin):
             signal: `(B, leads, samples)`, in mV, any real dtype, any device. Left as it is.
             sampling_rate: in Hz.
             leads: one name per channel.
-            crop, generator: as in `__call__`.
+            crop, generator, augment: as in `__call__`.
 
         Returns:
             As `__call__`, on the device of `signal`.
@@ -221,7 +224,7 @@ class ESIFeatureExtractor(FeatureExtractionMixin):
         _check_choice("crop", crop, CROPS)
         rate, names = check_rate(sampling_rate), check_batch(signal, leads)
         positions = _draw_positions(len(signal), generator) if crop == "random" else None
-        values, lead_mask, num_real, reasons = self._transform(signal, rate, names, positions)
+        values, lead_mask, num_real, reasons = self._transform(signal, rate, names, positions, augment)
         _raise_rejects({i: reason for i, reason in enumerate(reasons) if reason is not None})
         features = {"input_values": values, "lead_mask": lead_mask}
         if num_real < self.num_samples:
@@ -240,7 +243,12 @@ class ESIFeatureExtractor(FeatureExtractionMixin):
         return reasons
 
     def _transform(
-        self, signal: Tensor, rate: float, names: tuple[str, ...], positions: Tensor | None
+        self,
+        signal: Tensor,
+        rate: float,
+        names: tuple[str, ...],
+        positions: Tensor | None,
+        augment: Callable[[Tensor], Tensor] | None,
     ) -> tuple[Tensor, Tensor, int, list[str | None]]:
         """`(values (B, 12, real samples), lead mask (B, 12), real samples, reason or None per record)`."""
         results, masks, reasons = [], [], []
@@ -252,6 +260,8 @@ class ESIFeatureExtractor(FeatureExtractionMixin):
             values = resample(values, rate, self.sampling_rate)
             start = number * _chunk_size(signal)
             values = self._crop(values, positions[start : start + len(chunk)] if positions is not None else None)
+            if augment is not None:
+                values = augment(values).masked_fill(~present[..., None], 0.0)
             results.append(self._scale(values, present))
             masks.append(present)
         return torch.cat(results), torch.cat(masks), results[0].shape[-1], reasons

@@ -1,7 +1,7 @@
 # Copyright 2026 The esi-ecg authors. Apache-2.0.
 """`ESIProcessor`: the door for ECGs and the tokenizer for texts, in one object that is saved with the weights."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypedDict
 
 import torch
@@ -14,6 +14,7 @@ class ESISignalKwargs(TypedDict, total=False):
 
     crop: str
     generator: torch.Generator | None
+    augment: Callable[[torch.Tensor], torch.Tensor] | None
     device: str | torch.device | None
 
 
@@ -77,7 +78,7 @@ class ESIProcessor(ProcessorMixin):
             text: one text or a list of them.
             unit: as there; "mV" by default.
             audio: the name under which transformers' general tools pass a signal.
-            **kwargs: `crop`, `generator`, `device` of the feature extractor; `return_tensors` "pt" (default) or "np";
+            **kwargs: `crop`, `generator`, `augment`, `device` of the feature extractor; `return_tensors` "pt" (default) or "np";
                 any option of the tokenizer (texts are padded to the longest and truncated, unless it is told
                 otherwise).
 

@@ -123,7 +123,7 @@ def test_refusals() -> None:
         processor(SIGNAL, "normal", leads=LEADS)
     with pytest.raises(ValueError, match="got both: pass signal"):
         processor(SIGNAL, audio=SIGNAL, sampling_rate=250, leads=LEADS)
-    with pytest.raises(TypeError, match=r"crop, generator, device, return_tensors.*got \['corp'\]"):
+    with pytest.raises(TypeError, match=r"crop, generator, augment, device, return_tensors.*got \['corp'\]"):
         processor(SIGNAL, sampling_rate=250, leads=LEADS, corp="random")
     with pytest.raises(TypeError, match=r"got \['images'\]"):
         processor(text="normal", images=SIGNAL)

@@ -1,0 +1,41 @@
+"""A tokenizer and a small BERT made from the training texts, for corpora and machines without a pretrained encoder."""
+
+from collections.abc import Iterable
+
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import BertConfig, PreTrainedTokenizerFast
+
+SPECIAL_TOKENS = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int, max_text_length: int) -> PreTrainedTokenizerFast:
+    """Train a lower-case WordPiece tokenizer that frames each text as `[CLS] text [SEP]`.
+
+    Args:
+        texts: The training split's texts; their order does not matter.
+        vocab_size: Most tokens it may have, special ones included.
+        max_text_length: Tokens after which a text is cut.
+    """
+    tokenizer = Tokenizer(models.WordPiece(unk_token=SPECIAL_TOKENS["unk_token"]))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    names = list(SPECIAL_TOKENS.values())
+    trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=names, show_progress=False)
+    tokenizer.train_from_iterator(sorted(texts), trainer)
+    ids = [(name, tokenizer.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
+    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ids)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=max_text_length, **SPECIAL_TOKENS)
+
+
+def small_bert_config(tokenizer: PreTrainedTokenizerFast, hidden_size: int, num_layers: int) -> BertConfig:
+    """A BERT as wide as the model, with heads of 32, for texts of the tokenizer's length."""
+    return BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=hidden_size,
+        num_hidden_layers=num_layers,
+        num_attention_heads=max(1, hidden_size // 32),
+        intermediate_size=4 * hidden_size,
+        max_position_embeddings=tokenizer.model_max_length,
+        pad_token_id=tokenizer.pad_token_id,
+    )
