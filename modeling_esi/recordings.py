@@ -110,7 +110,7 @@ def _read_recording(item: Any, sampling_rate: Any, leads: Any, unit: str) -> Rec
         leads = _agree("leads", _field(item, "leads"), leads)
         unit = _field(item, "unit") or unit
         if _field(item, "gain") is not None and not _is_floating(signal):
-            raise ValueError("signal: expected millivolts, got counts with a gain beside them: pass (signal - offset) / gain.")
+            raise ValueError("signal: expected millivolts, got counts with a gain: pass (signal - offset) / gain.")
     if leads is None:
         raise ValueError("leads: expected one name per channel, got none: pass leads=['I', 'II', ...], as recorded.")
     names = (leads,) if isinstance(leads, str) else tuple(leads)
