@@ -96,10 +96,18 @@ class ConvNeXtV2Block(GradientCheckpointingLayer):
         self.pwconv2 = nn.Linear(4 * width, width)
 
     def forward(self, x: torch.Tensor, frame_mask: torch.Tensor | None) -> torch.Tensor:
-        y = self.dwconv(x.transpose(1, 2)).transpose(1, 2)
+        y = self._depthwise(x)
         y = F.gelu(self.pwconv1(self.norm(y)))
         y = self.pwconv2(self.grn(y, frame_mask))
         return _mask_frames(x + self._drop_path(y), frame_mask)
+
+    def _depthwise(self, x: torch.Tensor) -> torch.Tensor:
+        # (B, F, C) is a channels-last image of height 1: as such it is convolved in place, without two transposes.
+        image = x.unsqueeze(1).permute(0, 3, 1, 2)  # (B, F, C) -> (B, C, 1, F)
+        conv = self.dwconv
+        padding = (0, conv.padding[0])
+        y = F.conv2d(image, conv.weight.unsqueeze(2), conv.bias, padding=padding, groups=conv.groups)
+        return y.permute(0, 2, 3, 1).squeeze(1)  # (B, C, 1, F) -> (B, F, C)
 
     def _drop_path(self, y: torch.Tensor) -> torch.Tensor:
         if self.drop_path_rate == 0.0 or not self.training:
@@ -158,11 +166,11 @@ class ConvNeXtV2Encoder1d(nn.Module):
             for block in blocks:
                 x = block(x, frame_mask)
             stage_outputs += (x,)
-        x = x.contiguous()  # masked or not, sums over time then run in one order
         return x, self.norm(_mean_over_frames(x, frame_mask)), frame_mask, stage_outputs
 
 
 def _mask_frames(x: torch.Tensor, frame_mask: torch.Tensor | None) -> torch.Tensor:
+    x = x.contiguous()  # one layout with and without a mask: sums then run in one order, to the same bits
     return x if frame_mask is None else x.masked_fill(~frame_mask.unsqueeze(-1), 0.0)
 
 
