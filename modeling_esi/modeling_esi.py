@@ -26,7 +26,7 @@ from .caption_decoder import ESICaptionDecoder
 from .configuration_esi import ESIConfig, ESIEcgConfig
 from .convnextv2_1d import ConvNeXtV2Encoder1d, GlobalResponseNorm, TimeNorm
 from .losses import caption_loss, contrastive_loss, mean_over_processes
-from .xresnet1d import XResNet1dEncoder, XResNetBlock
+from .xresnet1d import XResNet1dEncoder
 
 ENCODERS = {"convnextv2": ConvNeXtV2Encoder1d, "xresnet1d": XResNet1dEncoder}
 
@@ -91,10 +91,9 @@ class ESIPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
+        # transformers calls this only for modules with parameters of their own: never for a block or an encoder.
         super()._init_weights(module)
-        if isinstance(module, (ConvNeXtV2Encoder1d, XResNet1dEncoder)):
-            _init_encoder(module, self.config.initializer_range)
-        elif isinstance(module, GlobalResponseNorm):
+        if isinstance(module, GlobalResponseNorm):
             init.zeros_(module.gamma)
             init.zeros_(module.beta)
         elif isinstance(module, (nn.LayerNorm, TimeNorm)):
@@ -103,19 +102,6 @@ class ESIPreTrainedModel(PreTrainedModel):
                 init.zeros_(module.bias)
         elif isinstance(module, ESIModel):
             init.constant_(module.logit_scale, float(module.config.logit_scale_init_value))
-
-
-def _init_encoder(encoder: nn.Module, std: float) -> None:
-    """Truncated normal for ConvNeXt, Kaiming-normal for XResNet, whose blocks start as their shortcuts."""
-    for module in encoder.modules():
-        if isinstance(encoder, XResNet1dEncoder) and isinstance(module, nn.Conv1d):
-            init.kaiming_normal_(module.weight, nonlinearity="relu")
-        elif isinstance(module, (nn.Conv1d, nn.Linear)):
-            init.trunc_normal_(module.weight, std=std)
-        elif isinstance(module, nn.BatchNorm1d):
-            init.constant_(module.bias, 1e-3)
-        elif isinstance(module, XResNetBlock):
-            init.zeros_(module.convs[2].norm.weight)
 
 
 class ESIEcgModel(ESIPreTrainedModel):
@@ -140,6 +126,19 @@ class ESIEcgModel(ESIPreTrainedModel):
         super().__init__(config)
         self.encoder = ENCODERS[config.encoder_type](config)
         self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Truncated normal for ConvNeXt, Kaiming-normal for XResNet, whose blocks start as their shortcuts."""
+        super()._init_weights(module)
+        if isinstance(module, nn.Conv1d) and self.config.encoder_type == "xresnet1d":
+            init.kaiming_normal_(module.weight, nonlinearity="relu")
+        elif isinstance(module, (nn.Conv1d, nn.Linear)):
+            init.trunc_normal_(module.weight, std=self.config.initializer_range)
+        elif isinstance(module, nn.BatchNorm1d):
+            init.constant_(module.bias, 1e-3)
+            if module.starts_at_zero:
+                init.zeros_(module.weight)
 
     def get_input_embeddings(self) -> nn.Module:
         """The stem: the first convolution that the signal meets."""

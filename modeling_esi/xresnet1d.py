@@ -18,10 +18,19 @@ STEM_WIDTHS = (32, 32, 64)
 class ConvNormAct(nn.Module):
     """Convolution without bias, BatchNorm, and ReLU where asked for; `(B, C, T)` to `(B, C', ceil(T / stride))`."""
 
-    def __init__(self, in_width: int, out_width: int, kernel: int, stride: int = 1, act: bool = True):
+    def __init__(
+        self,
+        in_width: int,
+        out_width: int,
+        kernel: int,
+        stride: int = 1,
+        act: bool = True,
+        starts_at_zero: bool = False,
+    ):
         super().__init__()
         self.conv = nn.Conv1d(in_width, out_width, kernel, stride=stride, padding=(kernel - 1) // 2, bias=False)
         self.norm = nn.BatchNorm1d(out_width)
+        self.norm.starts_at_zero = starts_at_zero  # read where weights are initialised
         self.act = act
 
     def forward(self, x: torch.Tensor, frame_mask: torch.Tensor | None) -> torch.Tensor:
@@ -41,7 +50,7 @@ class XResNetBlock(GradientCheckpointingLayer):
             [
                 ConvNormAct(in_width, inner, 1),
                 ConvNormAct(inner, inner, kernel, stride=stride),
-                ConvNormAct(inner, out_width, 1, act=False),
+                ConvNormAct(inner, out_width, 1, act=False, starts_at_zero=True),
             ]
         )
         self.shortcut = ConvNormAct(in_width, out_width, 1, act=False) if in_width != out_width else None
