@@ -1,0 +1,131 @@
+"""The losses against numbers made by hand."""
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from modeling_esi.losses import caption_loss, contrastive_loss, contrastive_targets, mean_over_processes, target_entropy
+
+ECG = torch.eye(3)
+TEXT = torch.tensor([[0.6, 0.8, 0.0], [0.0, 1.0, 0.0], [0.8, 0.0, 0.6]])
+SCALE = torch.tensor([2.0])
+#: 2 * TEXT @ ECG.T, rows are texts and columns ECGs.
+SIMILARITIES = [[1.2, 1.6, 0.0], [0.0, 2.0, 0.0], [1.6, 0.0, 1.2]]
+
+
+def cross_entropy(row: list[float], target: list[float]) -> float:
+    log_sum = math.log(sum(math.exp(value) for value in row))
+    return sum(share * (log_sum - value) for value, share in zip(row, target, strict=True))
+
+
+def symmetric(targets: list[list[float]]) -> float:
+    columns = [list(column) for column in zip(*SIMILARITIES, strict=True)]
+    by_text = sum(cross_entropy(row, target) for row, target in zip(SIMILARITIES, targets, strict=True)) / 3
+    by_ecg = sum(cross_entropy(row, target) for row, target in zip(columns, targets, strict=True)) / 3
+    return (by_text + by_ecg) / 2
+
+
+def test_contrastive_loss_of_three_pairs():
+    expected = symmetric([[1, 0, 0], [0, 1, 0], [0, 0, 1]])
+    assert expected == pytest.approx((1.0271 + 0.2395 + 1.0271 + 1.0271 + 0.5909 + 0.4715) / 6, abs=1e-4)  # by hand
+    assert contrastive_loss(ECG, TEXT, SCALE).item() == pytest.approx(expected, rel=1e-6)
+    assert contrastive_loss(ECG, TEXT, SCALE[0]).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_contrastive_loss_shares_the_target_among_records_with_one_key():
+    expected = symmetric([[0.5, 0.5, 0], [0.5, 0.5, 0], [0, 0, 1]])
+    loss = contrastive_loss(ECG, TEXT, SCALE, text_key=torch.tensor([7, 7, -5]))
+    assert loss.item() == pytest.approx(expected, rel=1e-6)
+    assert expected != pytest.approx(symmetric([[1, 0, 0], [0, 1, 0], [0, 0, 1]]), rel=1e-2)
+
+
+def test_keys_that_all_differ_change_nothing():
+    plain = contrastive_loss(ECG, TEXT, SCALE)
+    torch.testing.assert_close(contrastive_loss(ECG, TEXT, SCALE, text_key=torch.tensor([3, 1, 2])), plain)
+
+
+def test_targets_of_a_shard_lie_where_its_records_stand_in_the_union():
+    assert contrastive_targets(2, 6, 4, None, None).tolist() == [4, 5]
+    shares = contrastive_targets(2, 4, 2, torch.tensor([1, 2]), torch.tensor([1, 1, 1, 2]))
+    torch.testing.assert_close(shares, torch.tensor([[1 / 3, 1 / 3, 1 / 3, 0], [0, 0, 0, 1.0]]))
+
+
+def test_target_entropy_is_the_floor_of_the_loss():
+    text_key = torch.tensor([1, 1, 2, 1])
+    floor = target_entropy(text_key)
+    assert floor.item() == pytest.approx(3 / 4 * math.log(3))
+    perfect = F.one_hot(text_key, 4).float()  # equal where keys are equal, orthogonal elsewhere
+    assert contrastive_loss(perfect, perfect, torch.tensor(100.0), text_key).item() == pytest.approx(floor.item())
+    for _ in range(20):
+        ecg, text = (F.normalize(torch.randn(4, 5), dim=-1) for _ in range(2))
+        assert contrastive_loss(ecg, text, torch.tensor(14.0), text_key) >= floor
+    assert target_entropy(torch.tensor([1, 2, 3])).item() == 0.0
+
+
+def test_losses_are_float32_inside_whatever_comes_in():
+    ecg, text = (F.normalize(torch.randn(5, 16), dim=-1).bfloat16() for _ in range(2))
+    loss = contrastive_loss(ecg, text, torch.tensor(50.0).bfloat16())
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, contrastive_loss(ecg.float(), text.float(), torch.tensor(50.0)), rtol=0, atol=0)
+    logits, targets = 9 * torch.randn(2, 3, 7), torch.randint(1, 7, (2, 3))
+    loss = caption_loss(logits.bfloat16(), targets, ignore_index=0)
+    torch.testing.assert_close(loss, caption_loss(logits.bfloat16().float(), targets, ignore_index=0), rtol=0, atol=0)
+
+
+def test_mixed_precision_does_not_round_the_similarities():
+    ecg, text = (F.normalize(torch.randn(5, 16), dim=-1) for _ in range(2))
+    plain = contrastive_loss(ecg, text, torch.tensor(50.0))
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = contrastive_loss(ecg, text, torch.tensor(50.0))
+    assert torch.equal(plain, mixed)
+
+
+def test_float64_stays_float64():
+    assert contrastive_loss(ECG.double(), TEXT.double(), SCALE.double()).dtype == torch.float64
+
+
+def test_gathering_in_one_process_is_the_local_loss():
+    assert torch.equal(contrastive_loss(ECG, TEXT, SCALE, gather=True), contrastive_loss(ECG, TEXT, SCALE))
+    assert mean_over_processes(torch.tensor(7)).item() == 7
+
+
+LOGITS = [[[1.0, 2.0, 0.5], [0.0, 0.0, 3.0]], [[2.0, -1.0, 0.0], [9.0, 9.0, 9.0]]]
+TARGETS = [[1, 2], [2, 0]]  # the last one is padding
+
+
+def one_hot(index: int) -> list[float]:
+    return [float(i == index) for i in range(3)]
+
+
+def test_caption_loss_is_the_mean_over_tokens_that_are_not_padding():
+    total = sum(cross_entropy(LOGITS[b][t], one_hot(TARGETS[b][t])) for b, t in ((0, 0), (0, 1), (1, 0)))
+    logits, targets = torch.tensor(LOGITS, requires_grad=True), torch.tensor(TARGETS)
+    loss = caption_loss(logits, targets, ignore_index=0)
+    assert loss.item() == pytest.approx(total / 3, rel=1e-6)
+    loss.backward()
+    assert torch.equal(logits.grad[1, 1], torch.zeros(3))
+    assert (logits.grad[0].abs().sum(-1) > 0).all()
+    by_given_count = caption_loss(logits, targets, ignore_index=0, num_targets=torch.tensor(4.5))
+    assert by_given_count.item() == pytest.approx(total / 4.5, rel=1e-6)
+
+
+def test_another_padding_id_ignores_another_token():
+    loss = caption_loss(torch.tensor(LOGITS), torch.tensor(TARGETS), ignore_index=2)
+    pairs = ((0, 0), (1, 1))
+    expected = sum(cross_entropy(LOGITS[b][t], one_hot(TARGETS[b][t])) for b, t in pairs) / 2
+    assert loss.item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_batch_of_padding_costs_nothing():
+    logits = torch.tensor(LOGITS, requires_grad=True)
+    loss = caption_loss(logits, torch.zeros(2, 2, dtype=torch.long), ignore_index=0)
+    loss.backward()
+    assert loss.item() == 0.0
+    assert torch.equal(logits.grad, torch.zeros_like(logits))
+
+
+def test_uniform_logits_cost_the_logarithm_of_the_vocabulary():
+    loss = caption_loss(torch.zeros(2, 3, 97), torch.randint(1, 97, (2, 3)), ignore_index=0)
+    assert loss.item() == pytest.approx(math.log(97))
