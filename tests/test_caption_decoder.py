@@ -13,6 +13,11 @@ from modeling_esi.caption_decoder import ESICaptionDecoder, rotate, rotation_at
 WIDTH, HEADS, HEAD_DIM, INNER, VOCAB, EMBEDDING = 30, 3, 14, 53, 99, 22
 
 
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
 def tiny_decoder(attn_implementation: str = "sdpa", **kwargs) -> ESICaptionDecoder:
     fields = {
         "vocab_size": VOCAB, "hidden_size": WIDTH, "embedding_size": EMBEDDING, "num_hidden_layers": 2,

@@ -13,6 +13,11 @@ from modeling_esi import ESIForECGClassification
 ENCODER = pytest.mark.parametrize("encoder", ENCODERS)
 
 
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
 @pytest.fixture
 def folder(tmp_path):
     """Folder of a pretrained ESI and the model itself."""

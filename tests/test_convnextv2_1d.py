@@ -11,6 +11,11 @@ from modeling_esi import ESIEcgConfig, ESIEcgModel
 from modeling_esi.convnextv2_1d import ConvNeXtV2Block, GlobalResponseNorm, TimeNorm
 
 
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
 def tiny_encoder(norm_type: str = "channel", **kwargs) -> ESIEcgModel:
     return randomise(ESIEcgModel(ESIEcgConfig(norm_type=norm_type, **CONVNEXT | kwargs))).eval()
 

@@ -15,6 +15,11 @@ SCALE = torch.tensor([2.0])
 SIMILARITIES = [[1.2, 1.6, 0.0], [0.0, 2.0, 0.0], [1.6, 0.0, 1.2]]
 
 
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
 def cross_entropy(row: list[float], target: list[float]) -> float:
     log_sum = math.log(sum(math.exp(value) for value in row))
     return sum(share * (log_sum - value) for value, share in zip(row, target, strict=True))

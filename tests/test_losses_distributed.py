@@ -78,7 +78,8 @@ def model_batch() -> dict[str, torch.Tensor]:
 def sum_of_two_gathers(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Both receive one gradient tensor from the sum: neither may change it for the other."""
     first, second = (tensors[name].detach().clone().requires_grad_() for name in ("ecg", "text"))
-    (gather_with_grad(first) + gather_with_grad(second)).sum().backward()
+    weights = torch.arange(BATCH * 5, dtype=torch.float64).reshape(BATCH, 5)
+    (weights * (gather_with_grad(first) + gather_with_grad(second))).sum().backward()
     return {"first": first.grad, "second": second.grad}
 
 
@@ -149,9 +150,12 @@ def test_halves_on_their_own_would_not_do(both):
 
 
 def test_two_gathers_do_not_disturb_each_other(both):
-    for found in both:
-        for gradient in found["gathers"].values():
-            assert torch.equal(gradient, torch.full((3, 5), float(WORLD), dtype=torch.float64))
+    weights = torch.arange(BATCH * 5, dtype=torch.float64).reshape(BATCH, 5)
+    for rank, found in enumerate(both):
+        for gradient in found[
+            "gathers"
+        ].values():  # both processes weigh alike, so gradients add up to twice the weights
+            assert torch.equal(gradient, WORLD * weights[3 * rank : 3 * rank + 3])
 
 
 def test_training_in_two_processes_is_training_on_the_union(both):

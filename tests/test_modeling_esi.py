@@ -18,6 +18,11 @@ VARIANT = pytest.mark.parametrize("variant", ["esi", "released"])
 ENCODER = pytest.mark.parametrize("encoder", ENCODERS)
 
 
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
 def assert_same_bits(first, second) -> None:
     for name in RESULTS:
         assert torch.equal(first[name], second[name]), name
