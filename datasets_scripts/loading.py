@@ -50,6 +50,10 @@ ROWS_FILE, REPORT_FILE = "records.arrow", "load_report.json"
 ROWS_PER_BATCH = 64  # 12 leads of 10 s at 500 Hz: 8 MB of int16 held while building
 
 
+class NoRecordsError(ValueError):
+    """No record of a split could be kept."""
+
+
 def load_ecg_dataset(
     name: str,
     data_dir: str | PathLike[str] | None = None,
@@ -204,7 +208,7 @@ def _write_in_best_dtype(
             break
     if not report.num_kept:
         reasons = "; ".join(f"{r.record_id}: {r.reason}" for r in report.rejected[:3]) or "there is none in this split"
-        raise ValueError(
+        raise NoRecordsError(
             f"{asked['name']}/{asked['split'] or 'all'}: expected at least one record, got none of "
             f"{report.num_read}; first reasons: {reasons}"
         )
