@@ -450,7 +450,13 @@ def card_facts(
         "license": training.license or "other",
         "training_data": f"{data_args.dataset}: {counts} records, split by patient.",
         "base_model": None if model_args.text_encoder == "scratch" else model_args.text_encoder,
-        "results": {"trained": results, "random_weights": floor},
+        "results": {
+            "trained": results,
+            "random_weights": floor,
+            "dataset": data_args.dataset,
+            "protocol": "zero-shot by cosine to averaged prompts, retrieval and losses on the held-out test split",
+            "seen_in_training": False,
+        },
         "text_is_label_supervised": reports["train"].text_is_label_supervised,
         "recipe": {**asdict(model_args), **asdict(data_args), **asdict(training)},
     }

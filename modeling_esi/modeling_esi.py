@@ -28,6 +28,7 @@ from .convnextv2_1d import ConvNeXtV2Encoder1d, GlobalResponseNorm, TimeNorm
 from .losses import caption_loss, contrastive_loss, mean_over_processes
 from .xresnet1d import XResNet1dEncoder
 
+IGNORED = -100  # in caption targets: padding, which no loss counts
 ENCODERS = {"convnextv2": ConvNeXtV2Encoder1d, "xresnet1d": XResNet1dEncoder}
 
 
@@ -261,6 +262,13 @@ class ESIModel(ESIPreTrainedModel):
         self.config.decoder_config.vocab_size = self.config.text_config.vocab_size
         return embeddings
 
+    def save_pretrained(self, save_directory, **kwargs) -> None:
+        """As of transformers; the folder's code also serves `AutoModelForSequenceClassification`."""
+        known = getattr(self.config, "auto_map", None) or {}
+        classifier = {"AutoModelForSequenceClassification": "modeling_esi.ESIForECGClassification"}
+        self.config.auto_map = known | classifier
+        super().save_pretrained(save_directory, **kwargs)
+
     def get_logit_scale(self) -> torch.Tensor:
         """The factor on cosine similarities, `(1,)`, clamped at `config.logit_scale_max`."""
         if self.config.logit_scale_max is None:
@@ -316,7 +324,9 @@ class ESIModel(ESIPreTrainedModel):
             raise ValueError(f"return_loss needs pairs, got {len(ecg_embeds)} ECGs and {len(text_embeds)} texts.")
         caption = targets = losses = None
         if self.decoder is not None and are_pairs and return_loss is not False:
-            caption, targets = self._caption(ecg, ecg_state, text.last_hidden_state, input_ids, **kwargs)
+            caption, targets = self._caption(
+                ecg, ecg_state, text.last_hidden_state, input_ids, attention_mask, **kwargs
+            )
         if return_loss:
             losses = self._losses(ecg_embeds, text_embeds, text_key, caption, targets)
         return ESIOutput(
@@ -355,17 +365,30 @@ class ESIModel(ESIPreTrainedModel):
         ecg_state: torch.Tensor,
         text_states: torch.Tensor,
         input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None,
         **kwargs,
     ) -> tuple[CausalLMOutputWithCrossAttentions, torch.Tensor]:
-        """Decoder output and targets `(B, T')`: next tokens from tokens, or (`released`) from text states."""
+        """Decoder output and targets `(B, T')`, padding as `IGNORED`.
+
+        The next tokens follow from tokens, or (`released`) from text states.
+        """
+        targets = input_ids.masked_fill(self._is_padding(input_ids, attention_mask), IGNORED)
         if self.config.decoder_config.input_states == "token_embeddings":
-            inputs_embeds, targets = self.get_input_embeddings()(input_ids[:, :-1]), input_ids[:, 1:]
+            inputs_embeds, targets = self.get_input_embeddings()(input_ids[:, :-1]), targets[:, 1:]
         else:
-            inputs_embeds, targets = text_states[:, 1:], input_ids[:, 2:]
+            inputs_embeds, targets = text_states[:, 1:], targets[:, 2:]
         context = self._caption_context(ecg, ecg_state)
         # Padding stands behind the text: causal attention keeps it from real tokens, the loss ignores it.
         output = self.decoder(inputs_embeds=inputs_embeds, return_dict=True, **context, **kwargs)
         return output, targets
+
+    def _is_padding(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
+        """The padding token where it is masked: a tokenizer may pad with its end token, which is a target elsewhere."""
+        pad = self.config.decoder_config.pad_token_id
+        is_pad = torch.ones_like(input_ids, dtype=torch.bool) if pad is None else input_ids == pad
+        if attention_mask is None:
+            return is_pad & (pad is not None)
+        return is_pad & (attention_mask == 0)
 
     def _caption_context(self, ecg: ESIEcgOutput, ecg_state: torch.Tensor) -> dict[str, torch.Tensor | None]:
         """What the decoder sees of the ECG: its frames, or (`released`) its pooled vector.
@@ -396,10 +419,9 @@ class ESIModel(ESIPreTrainedModel):
         )
         losses = {"contrastive_loss": contrastive, "loss": config.contrastive_loss_weight * contrastive}
         if caption is not None:
-            pad = config.decoder_config.pad_token_id
-            num_targets = (targets != pad).sum()
+            num_targets = (targets != IGNORED).sum()
             num_targets = mean_over_processes(num_targets) if self.training else num_targets
-            losses["caption_loss"] = caption_loss(caption.logits, targets, pad, num_targets)
+            losses["caption_loss"] = caption_loss(caption.logits, targets, IGNORED, num_targets)
             losses["loss"] = losses["loss"] + config.caption_loss_weight * losses["caption_loss"]
         return losses
 

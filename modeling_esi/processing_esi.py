@@ -78,7 +78,7 @@ class ESIProcessor(ProcessorMixin):
             text: one text or a list of them.
             unit: as there; "mV" by default.
             audio: the name under which transformers' general tools pass a signal.
-            **kwargs: `crop`, `generator`, `augment`, `device` of the feature extractor; `return_tensors` "pt" (default) or "np";
+            **kwargs: `crop`, `generator`, `augment`, `device` of the feature extractor; `return_tensors` "pt" or "np";
                 any option of the tokenizer (texts are padded to the longest and truncated, unless it is told
                 otherwise).
 

@@ -124,6 +124,14 @@ class ESIModelTest(common.ModelTesterMixin, unittest.TestCase):
     def test_retain_grad_hidden_states_attentions(self):
         pass
 
+    def test_sdpa_can_dispatch_composite_models(self):
+        """Overridden as transformers asks of towers with other names: the choice reaches text encoder and decoder."""
+        config = self.model_tester.get_config()
+        for implementation in ("sdpa", "eager"):
+            model = ESIModel._from_config(config, attn_implementation=implementation)
+            for part in (model, model.text_model, model.decoder):
+                self.assertEqual(part.config._attn_implementation, implementation)
+
     def check_text_features(self):
         """Overridden: here `get_text_features` gives the normalised `(B, P)` tensor, whatever `return_dict` says."""
         config, inputs = self.model_tester.prepare_config_and_inputs_for_common()

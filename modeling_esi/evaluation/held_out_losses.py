@@ -43,8 +43,7 @@ def _batch_outputs(model: ESIModel, inputs: dict[str, torch.Tensor]) -> dict[str
     output = model(**inputs, return_loss=True)
     arrays = {name: output[name].float().cpu().numpy() for name in ("ecg_embeds", "text_embeds")}
     if output.caption_loss is not None:
-        targets = inputs["input_ids"][:, -output.caption_logits.shape[1] :]
-        count = int((targets != model.config.decoder_config.pad_token_id).sum())
+        count = int(inputs["attention_mask"][:, -output.caption_logits.shape[1] :].sum())
         arrays |= {"caption_sums": np.array([output.caption_loss.item() * count]), "caption_counts": np.array([count])}
     return arrays
 
