@@ -1,7 +1,7 @@
 """Train ESI: raw ECGs and their texts in, a Hugging Face model folder out. Read it top to bottom.
 
     accelerate launch train_accelerate.py                                       # the demo (recipes/demo.yaml)
-    accelerate launch train_accelerate.py --config recipes/ptb_xl.yaml --data_dir ptb-xl-1.0.3
+    accelerate launch train_accelerate.py --config recipes/ptb_xl.yaml --data_dir physionet.org/files/ptb-xl/1.0.3
     accelerate launch train_accelerate.py --config recipes/demo.yaml --epochs 2 --output_dir esi-try
     accelerate launch train_accelerate.py --config recipes/demo.yaml --resume_from_checkpoint latest
 
@@ -26,7 +26,6 @@ import yaml
 from accelerate import Accelerator
 from accelerate.utils import gather_object, set_seed
 from huggingface_hub import HfApi
-from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import AutoModel, AutoTokenizer, HfArgumentParser, PreTrainedModel, PreTrainedTokenizerBase
@@ -145,10 +144,11 @@ def parse_arguments(argv: list[str]) -> tuple[ModelArguments, DataArguments, Tra
             sys.exit(f"{config}: unknown flags {', '.join(unknown)}; expected some of {', '.join(sorted(known))}.")
         parser.set_defaults(**recipe)
     model, data, training, _ = parser.parse_args_into_dataclasses(argv)
+    options = data.dataset_options or {}
+    data.dataset_options = json.loads(options) if isinstance(options, str) else options
     if data.meta_path or data.file_path:
-        data.dataset, data.dataset_options = "esi_csv", {"meta_path": data.meta_path, "file_path": data.file_path}
-    if isinstance(data.dataset_options, str):
-        data.dataset_options = json.loads(data.dataset_options)
+        data.dataset = "esi_csv"
+        data.dataset_options |= {"meta_path": data.meta_path, "file_path": data.file_path}
     if data.dataset is None:
         sys.exit("--dataset: none given. Start from a recipe (--config recipes/demo.yaml), or name ptb_xl or esi_csv.")
     if training.push_to_hub and not (training.hub_model_id and training.license):
@@ -173,7 +173,7 @@ def load_split(data: DataArguments, split: str) -> tuple[datasets.Dataset | None
     """A split and what became of each of its records; `None` where a held-out split has no record."""
     try:
         dataset, report = load_ecg_dataset_with_report(
-            data.dataset, data.data_dir, split, text=data.text, limit=data.limit, **(data.dataset_options or {})
+            data.dataset, data.data_dir, split, text=data.text, limit=data.limit, **data.dataset_options
         )
     except NoRecordsError as error:
         if split == "train":
@@ -209,7 +209,7 @@ def load_prompts(data: DataArguments, train: datasets.Dataset) -> dict[str, list
     if not any(train["labels"]):
         return {}
     options = {"data_dir": data.data_dir} if data.data_dir else {}
-    if "task" in (data.dataset_options or {}):
+    if "task" in data.dataset_options:
         options["task"] = data.dataset_options["task"]
     return label_prompts(data.dataset, **options)
 
@@ -481,6 +481,11 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     logging.basicConfig(level=logging.INFO if accelerator.is_main_process else logging.ERROR, format="%(message)s")
     for noisy in ("httpx", "httpx2", "accelerate"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    if (launched := int(os.environ.get("WORLD_SIZE", 1))) != accelerator.num_processes:
+        sys.exit(
+            f"{launched} processes were started, but each would train alone. Without GPUs: "
+            f"ACCELERATE_USE_CPU=true torchrun --nproc_per_node {launched} train_accelerate.py ..."
+        )
     set_seed(training.seed)
     if accelerator.device.type == "cpu":  # `accelerate launch` leaves one thread to each process
         torch.set_num_threads(training.cpu_threads or max(1, cpu_cores() // accelerator.num_processes))
@@ -510,11 +515,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         )
     total_steps = training.epochs * steps_per_epoch
     last_step = min(total_steps, training.max_steps or total_steps)
-    optimizer = build_optimizer(model, training)
-    schedule = LambdaLR(optimizer, lambda step: lr_factor(step, training, steps_per_epoch, total_steps))
     raw_model = model
-    model, optimizer = accelerator.prepare(model, optimizer)
-    accelerator.register_for_checkpointing(schedule)
+    model, optimizer = accelerator.prepare(model, build_optimizer(model, training))
     if accelerator.log_with:
         settings = {**asdict(model_args), **asdict(data_args), **asdict(training)}
         accelerator.init_trackers("esi-ecg", {k: v for k, v in settings.items() if isinstance(v, int | float | str)})
@@ -541,6 +543,9 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
             # Every step draws from a seed of its own, so that a resumed run repeats it exactly.
             rng = np.random.default_rng([training.seed, step, accelerator.process_index])
             torch.manual_seed(int(rng.integers(2**62)))
+            lr = training.lr * lr_factor(step, training, steps_per_epoch, total_steps)
+            for group in optimizer.param_groups:
+                group["lr"] = lr
             inputs = prepare_step(records, keys, processor, data_args, rng, accelerator.device)
             output = model(**inputs, return_loss=True)
             accelerator.backward(output.loss)
@@ -548,8 +553,6 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
                 accelerator.clip_grad_norm_(model.parameters(), training.max_grad_norm)
             optimizer.step()
             optimizer.zero_grad()
-            lr = schedule.get_last_lr()[0]
-            schedule.step()
             step += 1
             progress.update()
             log_step(accelerator, output, lr, step, progress)

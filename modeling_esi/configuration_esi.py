@@ -201,7 +201,7 @@ class ESIDecoderConfig(PreTrainedConfig):
         intermediate_size: Width of the feed-forward branches; 4 D where not given.
         rope_theta: Base of the rotary positions.
         layer_norm_eps: Epsilon of the LayerNorms, which have no bias.
-        initializer_range: Standard deviation that weights start from.
+        initializer_range: Standard deviation that weights start from; `hidden_size ** -0.5` where not given.
         ecg_context: What the cross-attention sees: `"frames"` of the encoder, or the `"pooled"` ECG embedding.
         input_states: What enters the decoder: causal `"token_embeddings"`, or the `"text_encoder"`'s states, which
             see the tokens to be predicted (the published weights' leak).
@@ -223,7 +223,7 @@ class ESIDecoderConfig(PreTrainedConfig):
     intermediate_size: int | None = None
     rope_theta: float | int = 10000.0
     layer_norm_eps: float = 1e-5
-    initializer_range: float = 0.02
+    initializer_range: float | None = None
     ecg_context: Literal["frames", "pooled"] = "frames"
     input_states: Literal["token_embeddings", "text_encoder"] = "token_embeddings"
     bos_token_id: int | None = None
@@ -233,6 +233,8 @@ class ESIDecoderConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs):
         if self.intermediate_size is None:
             self.intermediate_size = 4 * self.hidden_size
+        if self.initializer_range is None:
+            self.initializer_range = self.hidden_size**-0.5
         super().__post_init__(**kwargs)
         self.validate_architecture()  # here too, so that a wrong combination is a plain ValueError
 
@@ -258,6 +260,8 @@ class ESIConfig(PreTrainedConfig):
         negatives: `"global"` contrasts over the batch of all processes, `"local"` within one.
         positives: `"text_key"` counts records with the same statements as positives too, `"pair"` only the pair.
         contrastive_loss_weight, caption_loss_weight: Weights in the sum. With caption weight 0 no decoder is built.
+        initializer_range: Standard deviation that heads and projections start from; `hidden_size ** -0.5` where not
+            given.
 
     Raises:
         ValueError: Combinations that make no sense, each with what was expected and what came.
@@ -285,7 +289,7 @@ class ESIConfig(PreTrainedConfig):
     positives: Literal["text_key", "pair"] = "text_key"
     contrastive_loss_weight: float | int = 1.0
     caption_loss_weight: float | int = 1.0
-    initializer_range: float = 0.02
+    initializer_range: float | None = None
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs):
@@ -299,6 +303,8 @@ class ESIConfig(PreTrainedConfig):
             self.decoder_config = ESIDecoderConfig(**fields)
         if self.hidden_size is None:
             self.hidden_size = self.decoder_config.hidden_size
+        if self.initializer_range is None:
+            self.initializer_range = self.hidden_size**-0.5
         self._fill_decoder_from_text_encoder()
         super().__post_init__(**kwargs)
         self.validate_architecture()  # here too, so that a wrong combination is a plain ValueError

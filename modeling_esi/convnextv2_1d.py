@@ -75,11 +75,19 @@ class PatchConv(nn.Module):
     def forward(self, x: torch.Tensor, frame_mask: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:
         if self.norm_first:
             x = _mask_frames(self.norm(x, frame_mask), frame_mask)
-        x = self.conv(x.transpose(1, 2)).transpose(1, 2)
+        x = self._project_patches(x)
         frame_mask = _whole_frames(frame_mask, self.conv.stride[0])
         if not self.norm_first:
             x = self.norm(x, frame_mask)
         return _mask_frames(x, frame_mask), frame_mask
+
+
+    def _project_patches(self, x: torch.Tensor) -> torch.Tensor:
+        # Kernel and stride are equal, so the convolution is a matrix product over patches that do not overlap.
+        stride, weight = self.conv.stride[0], self.conv.weight
+        frames = x.shape[1] // stride
+        patches = x[:, : frames * stride].reshape(x.shape[0], frames, stride * x.shape[2])  # (B, F k, C) -> (B, F, k C)
+        return F.linear(patches, weight.transpose(1, 2).flatten(1), self.conv.bias)
 
 
 class ConvNeXtV2Block(GradientCheckpointingLayer):
