@@ -298,20 +298,16 @@ def _load_text_encoder(name: str, **options: Any) -> TextEncoder:
 
 def lr_factor(step: int, training: TrainingArguments, steps_per_epoch: int, total_steps: int) -> float:
     """Share of the peak learning rate at optimizer step `step`, counted from 0."""
-    if training.schedule == "warmup_step_decay":
-        warmup = training.warmup_epochs * steps_per_epoch
-        if step < warmup:
-            return (step + 1) / warmup
-        return training.decay_factor ** ((step - warmup) // (training.decay_epochs * steps_per_epoch))
-    warmup = training.warmup_ratio * total_steps
+    if training.schedule not in ("warmup_step_decay", "linear", "cosine"):
+        raise ValueError(f"--schedule: expected warmup_step_decay, linear or cosine, got {training.schedule!r}.")
+    by_epochs = training.schedule == "warmup_step_decay"
+    warmup = training.warmup_epochs * steps_per_epoch if by_epochs else training.warmup_ratio * total_steps
     if step < warmup:
-        return (step + 1) / warmup
-    progress = (step - warmup) / max(1.0, total_steps - warmup)
-    if training.schedule == "linear":
-        return max(0.0, 1.0 - progress)
-    if training.schedule == "cosine":
-        return 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
-    raise ValueError(f"--schedule: expected warmup_step_decay, linear or cosine, got {training.schedule!r}.")
+        return min(1.0, (step + 1) / warmup)
+    if by_epochs:
+        return training.decay_factor ** ((step - warmup) // (training.decay_epochs * steps_per_epoch))
+    progress = min(1.0, (step - warmup) / max(1.0, total_steps - warmup))
+    return 1.0 - progress if training.schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
 def build_optimizer(model: ESIModel, training: TrainingArguments) -> torch.optim.AdamW:

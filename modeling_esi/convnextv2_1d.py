@@ -81,7 +81,6 @@ class PatchConv(nn.Module):
             x = self.norm(x, frame_mask)
         return _mask_frames(x, frame_mask), frame_mask
 
-
     def _project_patches(self, x: torch.Tensor) -> torch.Tensor:
         # Kernel and stride are equal, so the convolution is a matrix product over patches that do not overlap.
         stride, weight = self.conv.stride[0], self.conv.weight

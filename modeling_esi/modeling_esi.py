@@ -530,6 +530,13 @@ class ESIForECGClassification(ESIPreTrainedModel):
         self.classifier = nn.Linear(config.ecg_config.hidden_size, config.num_labels)
         self.post_init()
 
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """A head that starts near indifference, whatever the width of the model around it."""
+        super()._init_weights(module)
+        if isinstance(module, nn.Linear):
+            init.normal_(module.weight, std=self.config.ecg_config.initializer_range)
+
     def get_input_embeddings(self) -> nn.Module:
         return self.ecg_model.get_input_embeddings()
 

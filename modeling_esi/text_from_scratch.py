@@ -16,16 +16,32 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, max_text_length: int)
         vocab_size: Most tokens it may have, special ones included.
         max_text_length: Tokens after which a text is cut.
     """
-    tokenizer = Tokenizer(models.WordPiece(unk_token=SPECIAL_TOKENS["unk_token"]))
+    tokenizer = _tokenizer(models.WordPiece(unk_token=SPECIAL_TOKENS["unk_token"]))
+    texts = sorted(texts)
+    # The trainer would number the pieces inside words in the order of a hash table, another one in each process.
+    pieces = [f"##{letter}" for letter in sorted({letter for text in texts for letter in _letters(tokenizer, text)})]
+    first = [*SPECIAL_TOKENS.values(), *pieces]
+    trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=first, show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
+    # Rebuilt from the vocabulary alone: only the four special tokens are special.
+    vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+    tokenizer = _tokenizer(models.WordPiece(vocabulary, unk_token=SPECIAL_TOKENS["unk_token"]))
+    ids = [(name, vocabulary[name]) for name in ("[CLS]", "[SEP]")]
+    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ids)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=max_text_length, **SPECIAL_TOKENS)
+
+
+def _tokenizer(model: models.WordPiece) -> Tokenizer:
+    tokenizer = Tokenizer(model)
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
-    names = list(SPECIAL_TOKENS.values())
-    trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=names, show_progress=False)
-    tokenizer.train_from_iterator(sorted(texts), trainer)
-    ids = [(name, tokenizer.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
-    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ids)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=max_text_length, **SPECIAL_TOKENS)
+    return tokenizer
+
+
+def _letters(tokenizer: Tokenizer, text: str) -> set[str]:
+    words = tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(text))
+    return {letter for word, _ in words for letter in word[1:]}
 
 
 def small_bert_config(tokenizer: PreTrainedTokenizerFast, hidden_size: int, num_layers: int) -> BertConfig:

@@ -343,7 +343,11 @@ def test_config_json_says_what_loads_it(tmp_path):
     tiny_esi().save_pretrained(tmp_path)
     content = json.loads((tmp_path / "config.json").read_text())
     assert content["architectures"] == ["ESIModel"]
-    assert content["auto_map"] == {"AutoConfig": "configuration_esi.ESIConfig", "AutoModel": "modeling_esi.ESIModel"}
+    assert content["auto_map"] == {
+        "AutoConfig": "configuration_esi.ESIConfig",
+        "AutoModel": "modeling_esi.ESIModel",
+        "AutoModelForSequenceClassification": "modeling_esi.ESIForECGClassification",
+    }
     for name in content["auto_map"].values():
         assert (tmp_path / f"{name.split('.')[0]}.py").is_file()
 
