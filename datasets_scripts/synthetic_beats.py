@@ -148,7 +148,7 @@ def premature_beat(findings: tuple[str, ...], beat: Beat) -> np.ndarray:
     """
     axis = -60.0 if names.LEFT_AXIS in findings else 66.0
     wide = Beat(**{**vars(beat), "qrs": PREMATURE_QRS, "qt": max(beat.qt, 0.36) + 0.03})
-    return _discordant(_ectopic_qrs(wide, 1.3 * beat.size, axis), wide)
+    return _discordant(_ectopic_qrs(wide, 1.6 * beat.size, axis), wide)
 
 
 def pacing_spike(beat: Beat, sampling_rate: float) -> np.ndarray:
