@@ -307,6 +307,9 @@ class ESIModel(ESIPreTrainedModel):
             text_key: `(B,)` integers; where `config.positives` is `"text_key"`, equal keys are positives.
             return_loss: Compute the losses. Caption logits come unless it is false or the batches differ in size.
 
+        In the `released` variant the text encoder sees all tokens but the last, as the published model was trained;
+        `get_text_features` always sees all, so that a text's embedding does not depend on the batch around it.
+
         Raises:
             ValueError: Losses asked for ECGs and texts that are not pairs.
         """

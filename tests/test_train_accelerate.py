@@ -1,6 +1,7 @@
 """The training script: its flags, its schedules, its data order, what it writes, and that a resumed run is the same."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -209,6 +210,34 @@ def test_a_half_written_checkpoint_is_refused(tmp_path):
     training = training_arguments(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
     with pytest.raises(SystemExit, match="not a whole checkpoint"):
         train_accelerate.load_checkpoint(None, training)
+
+
+def test_processes_that_would_train_apart_are_stopped(tmp_path):
+    """Two were started, but without a GPU and without being told accelerate makes each of them a world of its own."""
+    environment = os.environ | {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "-1"}
+    command = [sys.executable, str(ROOT / "train_accelerate.py"), *TINY, "--output_dir", str(tmp_path / "esi")]
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 1 and "2 processes were started" in result.stderr
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_model(tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node",
+        "2",
+        str(ROOT / "train_accelerate.py"),
+    ]
+    flags = [*TINY, "--batch_size", "2", "--output_dir", str(tmp_path / "esi"), "--max_steps", "2"]
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true"}
+    result = subprocess.run(command + flags, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr[-3000:]
+    state = json.loads((tmp_path / "esi" / "checkpoint-2" / "training_state.json").read_text())
+    assert state["num_processes"] == 2
+    assert result.stdout.count("held-out test split") == 1  # only the first process speaks
+    AutoModel.from_pretrained(tmp_path / "esi")
 
 
 @pytest.mark.slow
