@@ -51,6 +51,7 @@ def reference(name: str) -> tuple[dict, dict, dict, dict]:
 def assert_relatively_close(actual: torch.Tensor, expected: torch.Tensor, name: str) -> None:
     assert actual.shape == expected.shape, name
     error = ((actual - expected).abs().max() / expected.abs().max()).item()
+    print(f"\n{name}: {error:.1e}")  # pytest -s shows it
     assert error < 1e-5, f"{name}: {error:.2e}"  # 1e-4 is asked for
 
 
