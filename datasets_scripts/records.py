@@ -7,6 +7,7 @@ takes half the disk and every reader computes the same bits: `mV = (digital - of
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from datasets_scripts.report_text import text_key
 if TYPE_CHECKING:
     import datasets
 
-ROW_FORMAT_VERSION = 1  # part of every cache key: raise it when the columns or their meaning change
+ROW_FORMAT_VERSION = 2  # part of every cache key: raise it when the columns or their meaning change
 DIGITAL_NAN = -32768  # the int16 that stands for "no sample" (WFDB's own sentinel for 16 bits)
 _SEXES = ("male", "female")
 
@@ -31,7 +32,8 @@ class ECGRecord:
     """One ECG recording with its metadata.
 
     Attributes:
-        signal: `(num_leads, num_samples)` float32 in mV; NaN where there is no sample.
+        signal: `(num_leads, num_samples)` float32 in mV; NaN where there is no sample. None may be given where
+            `digital` is: the millivolts are then computed whenever they are asked for, and never kept.
         leads: one name per row of `signal`, as the source spells it.
         sampling_rate: samples per second (Hz).
         text: the text chosen for training, empty until one is chosen.
@@ -43,6 +45,7 @@ class ECGRecord:
         sex: `"male"`, `"female"` or None.
         digital: int16 `(num_leads, num_samples)`, the integers as read, -32768 for "no sample"; or None.
         gain, offset: float32 `(num_leads,)`, with `mV = (digital - offset) / gain`; given exactly when `digital` is.
+        repairs: what reading had to mend or leave out, each as `"rule"` or `"rule: detail"`; reports count the rules.
 
     Raises:
         ValueError: if shapes, lead names, sampling rate, age or sex make no sense.
@@ -52,7 +55,7 @@ class ECGRecord:
     (500, 2.0, 'float32')
     """
 
-    signal: np.ndarray
+    signal: np.ndarray | None
     leads: tuple[str, ...]
     sampling_rate: float
     text: str = ""
@@ -66,11 +69,12 @@ class ECGRecord:
     digital: np.ndarray | None = None
     gain: np.ndarray | None = None
     offset: np.ndarray | None = None
+    repairs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self._set(
-            signal=np.asarray(self.signal, dtype=np.float32),
             leads=_names("leads", self.leads),
+            repairs=_names("repairs", self.repairs),
             statements=_names("statements", self.statements),
             labels=_names("labels", self.labels),
             sampling_rate=_positive_rate(self.sampling_rate),
@@ -78,8 +82,19 @@ class ECGRecord:
         )
         if self.sex is not None and self.sex not in _SEXES:
             raise ValueError(f"sex: expected 'male', 'female' or None, got {self.sex!r}")
-        _check_signal_shape(self.signal, self.leads)
+        if self.signal is None and self.digital is not None:
+            object.__delattr__(self, "signal")  # from now on __getattr__ computes it
+            _check_signal_shape(np.asarray(self.digital), self.leads)
+        else:
+            self._set(signal=np.asarray(self.signal, dtype=np.float32))
+            _check_signal_shape(self.signal, self.leads)
         self._check_digital()
+
+    def __getattr__(self, name: str) -> Any:
+        """The millivolts of a record that holds only integers; every other attribute is there, or an error."""
+        if name == "signal" and self.__dict__.get("digital") is not None:
+            return digital_to_millivolt(self.digital, self.gain, self.offset)
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
     def _set(self, **values: Any) -> None:
         for name, value in values.items():
@@ -92,10 +107,9 @@ class ECGRecord:
         if len(present) < 3:
             raise ValueError(f"digital, gain and offset belong together: expected all three, got only {present}")
         digital = np.asarray(self.digital)
-        if digital.dtype != np.int16 or digital.shape != self.signal.shape:
-            raise ValueError(
-                f"digital: expected int16 {self.signal.shape}, as the signal, got {digital.dtype} {digital.shape}"
-            )
+        expected = self.signal.shape if "signal" in self.__dict__ else digital.shape
+        if digital.dtype != np.int16 or digital.shape != expected:
+            raise ValueError(f"digital: expected int16 {expected}, as the signal, got {digital.dtype} {digital.shape}")
         self._set(digital=digital, gain=_per_lead("gain", self.gain, len(self.leads)))
         self._set(offset=_per_lead("offset", self.offset, len(self.leads)))
         if not np.all(self.gain != 0):
@@ -118,20 +132,27 @@ class ECGRecord:
         digital = np.asarray(digital)
         if digital.ndim != 2:
             raise ValueError(f"digital: expected (num_leads, num_samples), got shape {digital.shape}")
-        gain = _per_lead("gain", gain, len(digital))
-        offset = _per_lead("offset", offset, len(digital))
-        signal = digital_to_millivolt(digital, gain, offset)
-        return cls(signal, leads, sampling_rate, digital=digital, gain=gain, offset=offset, **metadata)
+        return cls(None, leads, sampling_rate, digital=digital, gain=gain, offset=offset, **metadata)
+
+    def with_metadata(self, **fields: Any) -> ECGRecord:
+        """This record with other fields, checked as ever. Unlike `dataclasses.replace` it computes no millivolts."""
+        kept = {field.name: self.__dict__.get(field.name) for field in dataclasses.fields(self)}
+        return ECGRecord(**kept | fields)
+
+    @property
+    def stored(self) -> np.ndarray:
+        """`(num_leads, num_samples)`: the integers where the record has them, else the millivolts."""
+        return self.signal if self.digital is None else self.digital
 
     @property
     def num_leads(self) -> int:
         """Number of leads."""
-        return self.signal.shape[0]
+        return self.stored.shape[0]
 
     @property
     def num_samples(self) -> int:
         """Number of samples per lead."""
-        return self.signal.shape[1]
+        return self.stored.shape[1]
 
     @property
     def duration(self) -> float:
@@ -151,10 +172,11 @@ def digital_to_millivolt(digital: np.ndarray, gain: np.ndarray, offset: np.ndarr
     return millivolt
 
 
-def row_features(signal_dtype: str = "int16") -> datasets.Features:
+def row_features(signal_dtype: str = "int16", num_values: int | None = None) -> datasets.Features:
     """The columns of a stored row, the same for every data set; `signal_dtype` is `"int16"` or `"float32"`.
 
-    `signal` is lead-major and flat: `num_leads * num_samples` values. Raises ValueError for another dtype.
+    `signal` is lead-major and flat: `num_leads * num_samples` values, of any number, or `num_values` in every row.
+    Raises ValueError for another dtype.
     """
     from datasets import Features, List, Value
 
@@ -164,9 +186,9 @@ def row_features(signal_dtype: str = "int16") -> datasets.Features:
     return Features(
         {
             **{name: Value("string") for name in strings},
-            **{name: List(Value("string")) for name in ("leads", "statements", "labels")},
+            **{name: List(Value("string")) for name in ("leads", "statements", "labels", "repairs")},
             **{name: List(Value("float32")) for name in ("gain", "offset")},
-            "signal": List(Value(signal_dtype)),
+            "signal": List(Value(signal_dtype), length=-1 if num_values is None else num_values),
             "sampling_rate": Value("float64"),
             "num_samples": Value("int32"),
             "age": Value("float64"),
@@ -201,6 +223,7 @@ def record_to_row(record: ECGRecord, signal_dtype: str | None = None) -> dict[st
         "labels": list(record.labels),
         "age": record.age,
         "sex": record.sex,
+        "repairs": list(record.repairs),
         "text_key": text_key(record.statements, record.report),
     }
 
@@ -217,7 +240,7 @@ def row_to_record(row: Mapping[str, Any]) -> ECGRecord:
             f"row {row['record_id']!r}: expected {len(leads)} leads * {num_samples} samples, got {stored.size} values"
         )
     metadata = {name: row[name] for name in ("text", "report", "record_id", "patient_id", "age", "sex")}
-    metadata |= {name: tuple(row[name]) for name in ("statements", "labels")}
+    metadata |= {name: tuple(row[name]) for name in ("statements", "labels", "repairs")}
     gain, offset = np.asarray(row["gain"], np.float32), np.asarray(row["offset"], np.float32)
     if _is_plain_millivolt(stored, gain, offset):
         signal = stored.astype(np.float32).reshape(len(leads), num_samples)
