@@ -7,8 +7,6 @@ Pass `leads` if your arrays were saved in another order.
 
 from __future__ import annotations
 
-import csv
-import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from os import PathLike
@@ -17,59 +15,59 @@ from typing import Any
 
 import numpy as np
 
-from datasets_scripts.load_report import LoadReport
+from datasets_scripts.csv_tables import SEXES, TableRow, parse_age, read_rows, require_columns, whole_number
 from datasets_scripts.records import ECGRecord
+from datasets_scripts.sources import Entry, SourceFacts, split_of
 
+FACTS = SourceFacts(
+    title="ECGs with prompts, in the layout of the ESI authors",
+    citation="Yu H, Guo P, Sano A. ECG Semantic Integrator (ESI): A Foundation ECG Model Pretrained with LLM-Enhanced "
+    "Cardiological Text. Transactions on Machine Learning Research (2024). https://arxiv.org/abs/2405.19366",
+)
 MIMIC_LEADS = ("I", "II", "III", "aVR", "aVF", "aVL", "V1", "V2", "V3", "V4", "V5", "V6")
 PATIENT_COLUMNS = ("patient_id", "subject_id")
-SPLIT_ENDS = {"train": 90, "validation": 95, "test": 100}  # in percent of the hashes
+NEEDED_COLUMNS = ("save_index", "prompt")
 _PLAIN_INDEX = re.compile(r"[-\w.]+")
 _NPY_MAGIC = b"\x93NUMPY"
 
 
-def iter_records(
+def list_entries(
     data_dir: str | PathLike[str] | None = None,
-    split: str | None = None,
     *,
-    report: LoadReport,
     meta_path: str | PathLike[str] | None = None,
     file_path: str | PathLike[str] | None = None,
     sampling_rate: float = 500,
     leads: Sequence[str] = MIMIC_LEADS,
-) -> Iterator[ECGRecord]:
-    """The records of a split, in the table's order; `report` of a record is its prompt.
+) -> Iterator[Entry]:
+    """All records in the table's order; `report` of a record is its prompt.
 
     `meta_path` is the CSV (default: the only one in `data_dir`), `file_path` the folder of the arrays (default: the
     CSV's). Columns `patient_id` or `subject_id`, `age` and `sex` are used where they are. Split: 90 % train, 5 %
     validation, 5 % test by a hash of the patient, or of `save_index` where no patient is named; so it never changes.
-    Unreadable arrays are noted in `report`. Raises FileNotFoundError or ValueError for the table and the options.
+    `sampling_rate` (Hz) and `leads` are those of every array. Raises FileNotFoundError or ValueError for the table.
     """
     meta_path, folder = _locate(data_dir, meta_path, file_path)
-    for row in _rows(meta_path, split):
-        path = folder / f"ecg_{row['save_index']}.npy"
-        report.look_at(path)
-        try:
-            record = _record(path, row, tuple(leads), sampling_rate)
-        except (ValueError, OSError) as error:
-            report.reject(row["save_index"], error)
-            continue
-        yield record
+    require_columns(meta_path, NEEDED_COLUMNS)
+    return (_entry(meta_path, folder, row) for row in read_rows(meta_path, NEEDED_COLUMNS))
 
 
-def source_files(
+def read_entry(entry: Entry, *, sampling_rate: float = 500, leads: Sequence[str] = MIMIC_LEADS, **_: Any) -> ECGRecord:
+    """The record of an entry. Raises FileNotFoundError or ValueError, for its array or for options that fit no ECG."""
+    leads = tuple(leads)
+    array = read_array(Path(entry.path), len(leads))
+    signal = np.ascontiguousarray(array.T)  # (samples, leads) -> (leads, samples)
+    return ECGRecord(signal, leads, sampling_rate, **entry.fields)
+
+
+def tables(
     data_dir: str | PathLike[str] | None = None,
-    split: str | None = None,
     *,
     meta_path: str | PathLike[str] | None = None,
     file_path: str | PathLike[str] | None = None,
     **_: Any,
-) -> Iterator[Path]:
-    """All files on which the records of a split depend: the CSV and every array."""
-    meta_path, folder = _locate(data_dir, meta_path, file_path)
-    yield meta_path
-    for row in _rows(meta_path, split):
-        if _PLAIN_INDEX.fullmatch(row["save_index"]):
-            yield folder / f"ecg_{row['save_index']}.npy"
+) -> tuple[Path, ...]:
+    """The CSV."""
+    return (_locate(data_dir, meta_path, file_path)[0],)
 
 
 def label_names(**_: Any) -> list[str]:
@@ -81,12 +79,6 @@ def label_prompts(**_: Any) -> dict[str, list[str]]:
     """This layout has texts only. Raises ValueError."""
     label_names()
     return {}
-
-
-def split_of(group: str) -> str:
-    """The split of a patient (or record) by its hash: the same on every machine, in every process."""
-    percent = int.from_bytes(hashlib.sha256(group.encode()).digest()[:8], "big") % 100
-    return next(split for split, end in SPLIT_ENDS.items() if percent < end)
 
 
 def read_array(path: Path, num_leads: int) -> np.ndarray:
@@ -130,46 +122,33 @@ def _locate(
     return meta_path, folder
 
 
-def _rows(meta_path: Path, split: str | None) -> list[dict[str, str]]:
-    if split is not None and split not in SPLIT_ENDS:
-        raise ValueError(f"split: expected one of {', '.join(SPLIT_ENDS)} or None, got {split!r}")
-    with meta_path.open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file))
-    if not rows or not {"save_index", "prompt"} <= set(rows[0]):
-        raise ValueError(
-            f"{meta_path}: expected the columns save_index and prompt, got {list(rows[0]) if rows else 'no row'}"
-        )
-    for row in rows:
-        row["save_index"] = _index(row["save_index"])
-    return [row for row in rows if split is None or split_of(_patient(row) or row["save_index"]) == split]
+def _entry(meta_path: Path, folder: Path, row: TableRow) -> Entry:
+    index, patient = whole_number(row.get("save_index")), _patient(row)
+    record_id, path = index or f"row {row.number}", str(folder / f"ecg_{index}.npy")
+    split = split_of(patient or record_id)
+    try:
+        fields = _metadata(row, index, patient)
+    except ValueError as error:  # such a row depends on its table alone: what it names is not even looked at
+        return Entry(record_id, path, split, files=(str(meta_path),), problem=str(error))
+    return Entry(record_id, path, split, fields, files=(path,))
 
 
-def _index(text: str | None) -> str:
-    """`"12.0"` -> `"12"`: pandas writes whole numbers so where a column has gaps."""
-    text = (text or "").strip()
-    return text[:-2] if re.fullmatch(r"\d+\.0", text) else text
+def _metadata(row: TableRow, index: str, patient: str | None) -> dict[str, Any]:
+    if row.problem:
+        raise ValueError(row.problem)
+    if not _PLAIN_INDEX.fullmatch(index):
+        raise ValueError(f"save_index: expected letters, digits, '_', '-', '.', got {index!r}; not opened")
+    return {
+        "record_id": index,
+        "patient_id": patient,
+        "report": row.get("prompt"),
+        "age": parse_age(row.get("age")),
+        "sex": SEXES.get(row.get("sex").lower()),
+    }
 
 
-def _patient(row: dict[str, str]) -> str | None:
+def _patient(row: TableRow) -> str | None:
     for column in PATIENT_COLUMNS:
         if row.get(column):
-            return _index(row[column])
+            return whole_number(row.get(column))
     return None
-
-
-def _record(path: Path, row: dict[str, str], leads: tuple[str, ...], sampling_rate: float) -> ECGRecord:
-    if not _PLAIN_INDEX.fullmatch(row["save_index"]):
-        raise ValueError(f"save_index: expected letters, digits, '_', '-', '.', got {row['save_index']!r}; not opened")
-    array = read_array(path, len(leads))
-    return ECGRecord(
-        signal=np.ascontiguousarray(array.T),  # (samples, leads) -> (leads, samples)
-        leads=leads,
-        sampling_rate=sampling_rate,
-        report=(row["prompt"] or "").strip(),
-        record_id=row["save_index"],
-        patient_id=_patient(row),
-        age=float(row["age"]) if row.get("age") else None,
-        sex={"m": "male", "male": "male", "f": "female", "female": "female"}.get(
-            (row.get("sex") or "").strip().lower()
-        ),
-    )

@@ -8,14 +8,13 @@ and no patient is in two folds.
 from __future__ import annotations
 
 import ast
-import csv
+import re
 from collections.abc import Collection, Iterator
-from dataclasses import replace
 from os import PathLike
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from datasets_scripts.load_report import LoadReport
+from datasets_scripts.csv_tables import TableRow, parse_age, read_rows, whole_number
 from datasets_scripts.ptb_xl_labels import (
     STATEMENTS_FILE,
     SCPStatement,
@@ -28,66 +27,87 @@ from datasets_scripts.ptb_xl_labels import (
     read_scp_statements,
 )
 from datasets_scripts.records import ECGRecord
+from datasets_scripts.signal_checks import looks_z_scored
+from datasets_scripts.sources import Entry, SourceFacts
 from datasets_scripts.wfdb_records import HIDDEN_AGE, OVER_89, read_wfdb_record
 
-__all__ = ["iter_records", "label_names", "label_prompts", "source_files", "statements_of_codes"]
+__all__ = [
+    "FACTS",
+    "label_names",
+    "label_prompts",
+    "list_entries",
+    "read_entry",
+    "split_of_fold",
+    "statements_of_codes",
+    "tables",
+]
 
+FACTS = SourceFacts(
+    title="PTB-XL, a large publicly available electrocardiography dataset",
+    homepage="https://physionet.org/content/ptb-xl/1.0.3/",
+    license="cc-by-4.0",
+    citation="Wagner P, Strodthoff N, Bousseljot R-D, Kreiseler D, Lunze FI, Samek W, Schaeffter T. PTB-XL, a large "
+    "publicly available electrocardiography dataset. Scientific Data 7, 154 (2020). "
+    "https://doi.org/10.1038/s41597-020-0495-6",
+)
 TABLE_FILE = "ptbxl_database.csv"
 FOLDS = {"train": tuple(range(1, 9)), "validation": (9,), "test": (10,)}
+Z_SCORED = "z_scored: amplitudes are not millivolts"
 FILE_COLUMN = {100: "filename_lr", 500: "filename_hr"}
 
 
-def iter_records(
+def list_entries(
     data_dir: str | PathLike[str] | None,
-    split: str | None = None,
     *,
-    report: LoadReport,
     sampling_rate: int = 500,
     folds: Collection[int] | None = None,
     task: str = "superdiagnostic",
     labelled_only: bool = False,
-) -> Iterator[ECGRecord]:
-    """The records of a split, in the table's order; what cannot be read is noted in `report`.
+) -> Iterator[Entry]:
+    """All records in the table's order.
 
-    `sampling_rate` chooses between the two published versions (100 or 500 Hz); `folds` replaces the split's folds;
-    `task` names the labels; `labelled_only` leaves out records without a label of the task, as the benchmark does.
-    `statements` are the descriptions of all the record's codes, the most likely first, then by code.
+    `sampling_rate` chooses between the two published versions (100 or 500 Hz); of `folds`, where given, are the only
+    records listed, each in the split of its fold as ever; `task` names the labels; `labelled_only` leaves out records
+    without a label of the task, as the benchmark does. `statements` are the descriptions of all the record's codes, the
+    most likely first, then by code. A row without a fold from 1 to 10 is a problem, told with the training split.
     Raises FileNotFoundError or ValueError if the folder or an option makes no sense.
     """
     check_task(task)
+    wanted = _wanted_folds(folds)
     data_dir = published_folder(data_dir)
     column = _file_column(sampling_rate)
     statements = read_scp_statements(data_dir)
-    for row in _rows(data_dir, split, folds, column):
-        path = data_dir / row[column]
-        report.look_at(path)
-        try:
-            metadata = _metadata(row, statements, task)
-            if labelled_only and not metadata["labels"]:
-                report.filter("labelled_only")
-                continue
-            record = replace(_read(path, row[column], sampling_rate), **metadata)
-        except (ValueError, OSError) as error:
-            report.reject(row["ecg_id"], error)
-            continue
-        yield record
+    rows = (row for row in _rows(data_dir, column) if _fold(row) in (None, *wanted))
+    return (_entry(data_dir, row, column, statements, task, labelled_only) for row in rows)
 
 
-def source_files(
-    data_dir: str | PathLike[str] | None,
-    split: str | None = None,
-    *,
-    sampling_rate: int = 500,
-    folds: Collection[int] | None = None,
-    **_: Any,
-) -> Iterator[Path]:
-    """All files on which the records of a split depend: both tables and every header and signals file."""
+def read_entry(entry: Entry, *, sampling_rate: int = 500, **_: Any) -> ECGRecord:
+    """The record of an entry. Raises FileNotFoundError or ValueError, also for a header of another sampling rate.
+
+    Derived copies of the set are z-scored although their headers say mV: `repairs` tells such a record.
+    """
+    record = read_wfdb_record(Path(entry.path))
+    if record.sampling_rate != sampling_rate:
+        raise ValueError(
+            f"{entry.path}: expected {sampling_rate} Hz, got a header that says {record.sampling_rate:g} Hz"
+        )
+    repairs = (*record.repairs, Z_SCORED) if looks_z_scored(record) else record.repairs
+    return record.with_metadata(**entry.fields, repairs=repairs)
+
+
+def tables(data_dir: str | PathLike[str] | None, **_: Any) -> tuple[Path, ...]:
+    """The two published tables: of the records, and of the SCP statements."""
     data_dir = published_folder(data_dir)
-    column = _file_column(sampling_rate)
-    yield from (data_dir / TABLE_FILE, data_dir / STATEMENTS_FILE)
-    for row in _rows(data_dir, split, folds, column):
-        if _is_inside(row[column]):  # any other is not even looked at
-            yield from (data_dir / f"{row[column]}{suffix}" for suffix in (".hea", ".dat"))
+    return (data_dir / TABLE_FILE, data_dir / STATEMENTS_FILE)
+
+
+def split_of_fold(fold: int) -> str:
+    """The benchmark's split of a fold from 1 to 10.
+
+    >>> split_of_fold(8), split_of_fold(9), split_of_fold(10)
+    ('train', 'validation', 'test')
+    """
+    return next(split for split, folds in FOLDS.items() if fold in folds)
 
 
 def statements_of_codes(codes: dict[str, float], statements: dict[str, SCPStatement]) -> tuple[str, ...]:
@@ -105,54 +125,69 @@ def _file_column(sampling_rate: int) -> str:
     return FILE_COLUMN[sampling_rate]
 
 
-def _rows(data_dir: Path, split: str | None, folds: Collection[int] | None, column: str) -> list[dict[str, str]]:
-    """The table's rows of the asked folds, every value a string."""
+def _rows(data_dir: Path, column: str) -> list[TableRow]:
     path = published_file(data_dir, TABLE_FILE)
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file))
-    needed = {"ecg_id", "scp_codes", "strat_fold"}
-    if not rows or not needed <= set(rows[0]):
-        raise ValueError(f"{path}: expected the columns {sorted(needed)}, got {list(rows[0]) if rows else 'no row'}")
+    rows = list(read_rows(path, ("ecg_id", "scp_codes", "strat_fold")))
     if not any(row.get(column) for row in rows):
         other = next(rate for rate, name in FILE_COLUMN.items() if name != column)
         raise ValueError(f"{path}: expected file names in column {column}, got none; try sampling_rate={other}")
-    wanted = _wanted_folds(split, folds)
-    return [row for row in rows if wanted is None or int(float(row["strat_fold"] or 0)) in wanted]
+    return rows
 
 
-def _wanted_folds(split: str | None, folds: Collection[int] | None) -> tuple[int, ...] | None:
-    if folds is not None:
-        if not folds or not set(folds) <= set(range(1, 11)):
-            raise ValueError(f"folds: expected numbers from 1 to 10, got {folds!r}")
-        return tuple(folds)
-    if split is not None and split not in FOLDS:
-        raise ValueError(f"split: expected one of {', '.join(FOLDS)} or None, got {split!r}")
-    return None if split is None else FOLDS[split]
+def _wanted_folds(folds: Collection[int] | None) -> tuple[int, ...]:
+    if folds is None:
+        return tuple(range(1, 11))
+    if not folds or not set(folds) <= set(range(1, 11)):
+        raise ValueError(f"folds: expected numbers from 1 to 10, got {folds!r}")
+    return tuple(folds)
 
 
-def _metadata(row: dict[str, str], statements: dict[str, SCPStatement], task: str) -> dict[str, Any]:
-    codes = _scp_codes(row["scp_codes"])
+def _fold(row: TableRow) -> int | None:
+    """The row's fold, None where it names none from 1 to 10."""
+    text = whole_number(row.get("strat_fold"))
+    return int(text) if re.fullmatch(r"[1-9]|10", text) else None
+
+
+def _entry(
+    data_dir: Path, row: TableRow, column: str, statements: dict[str, SCPStatement], task: str, labelled_only: bool
+) -> Entry:
+    fold, name = _fold(row), row.get(column)
+    record_id = row.get("ecg_id") or f"row {row.number}"
+    path, split = str(data_dir / name), "train" if fold is None else split_of_fold(fold)
+    try:
+        fields = _metadata(row, statements, task)
+        if labelled_only and not fields["labels"]:
+            return Entry(record_id, path, split, left_out_by="labelled_only", files=(str(data_dir / TABLE_FILE),))
+        _check_fold_and_name(row, name, column)
+    except ValueError as error:  # such a row depends on its table alone: what it names is not even looked at
+        return Entry(record_id, path, split, files=(str(data_dir / TABLE_FILE),), problem=str(error))
+    return Entry(record_id, path, split, fields, files=(f"{path}.hea", f"{path}.dat"))
+
+
+def _check_fold_and_name(row: TableRow, name: str, column: str) -> None:
+    if _fold(row) is None:
+        raise ValueError(f"strat_fold: expected a number from 1 to 10, got {row.get('strat_fold')!r}")
+    if not name:
+        rate = next(rate for rate, of_rate in FILE_COLUMN.items() if of_rate == column)
+        raise ValueError(f"the table names no file at {rate} Hz")
+    if not _is_inside(name):
+        raise ValueError(f"expected a path inside the data set's folder, got {name!r}; it is not opened")
+
+
+def _metadata(row: TableRow, statements: dict[str, SCPStatement], task: str) -> dict[str, Any]:
+    if row.problem:
+        raise ValueError(row.problem)
+    codes = _scp_codes(row.get("scp_codes"))
     labels = {label_of_code(statements[code], task) for code in codes if code in statements} - {None}
     return {
-        "record_id": row["ecg_id"],
-        "patient_id": _whole(row.get("patient_id")),
-        "report": (row.get("report") or "").strip(),
+        "record_id": row.get("ecg_id"),
+        "patient_id": whole_number(row.get("patient_id")) or None,
+        "report": row.get("report"),
         "statements": statements_of_codes(codes, statements),
         "labels": tuple(sorted(labels)),
         "age": _age(row.get("age")),
-        "sex": {"0": "male", "1": "female"}.get(_whole(row.get("sex")) or ""),
+        "sex": {"0": "male", "1": "female"}.get(whole_number(row.get("sex"))),
     }
-
-
-def _read(path: Path, name: str, sampling_rate: int) -> ECGRecord:
-    if not name:
-        raise ValueError(f"the table names no file at {sampling_rate} Hz")
-    if not _is_inside(name):
-        raise ValueError(f"expected a path inside the data set's folder, got {name!r}; it is not opened")
-    record = read_wfdb_record(path)
-    if record.sampling_rate != sampling_rate:
-        raise ValueError(f"{path}: expected {sampling_rate} Hz, got a header that says {record.sampling_rate:g} Hz")
-    return record
 
 
 def _is_inside(name: str) -> bool:
@@ -168,15 +203,5 @@ def _scp_codes(text: str) -> dict[str, float]:
         raise ValueError(f"scp_codes: expected a mapping such as {{'NORM': 100.0}}, got {text[:80]!r}") from error
 
 
-def _whole(text: str | None) -> str | None:
-    """`"15709.0"` -> `"15709"`: the published table writes identifiers as decimal numbers."""
-    if not text:
-        return None
-    return text.removesuffix(".0")
-
-
-def _age(text: str | None) -> float | None:
-    if not text:
-        return None
-    age = float(text)
-    return float(OVER_89) if age == HIDDEN_AGE else age
+def _age(text: str) -> float | None:
+    return float(OVER_89) if whole_number(text) == str(HIDDEN_AGE) else parse_age(text)

@@ -7,15 +7,17 @@ aggregate the diagnostic codes by `scp_statements.csv`.
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
+from datasets_scripts.csv_tables import TableRow, read_rows, require_columns
 from datasets_scripts.report_text import findings_text
 
 TASKS = ("all", "diagnostic", "subdiagnostic", "superdiagnostic", "form", "rhythm")
 STATEMENTS_FILE = "scp_statements.csv"
+STATEMENTS_COLUMNS = ("description", "diagnostic", "form", "rhythm", "diagnostic_class", "diagnostic_subclass")
 
 # Several ways to say each superclass, in the words that findings use
 SUPERCLASS_PROMPTS = {
@@ -83,22 +85,23 @@ def published_file(folder: Path, name: str) -> Path:
 def read_scp_statements(data_dir: str | PathLike[str] | None) -> dict[str, SCPStatement]:
     """The statements by code. Raises FileNotFoundError or ValueError if the table is not there or not one."""
     path = published_file(published_folder(data_dir), STATEMENTS_FILE)
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file))
-    needed = {"description", "diagnostic", "form", "rhythm", "diagnostic_class", "diagnostic_subclass"}
-    if not rows or not needed <= set(rows[0]):
-        raise ValueError(f"{path}: expected the columns {sorted(needed)}, got {list(rows[0]) if rows else 'no row'}")
-    code_column = next(iter(rows[0]))  # published without a name
-    return {row[code_column]: _statement(row[code_column], row) for row in rows}
+    code_column = require_columns(path, STATEMENTS_COLUMNS)[0]  # published without a name
+    rows = list(read_rows(path, STATEMENTS_COLUMNS))
+    for row in rows:
+        if row.problem:
+            raise ValueError(f"{path}: {row.problem}")
+    if not rows:
+        raise ValueError(f"{path}: expected a row for every SCP statement, got none; copy the published table again")
+    return {row.get(code_column): _statement(row.get(code_column), row) for row in rows}
 
 
-def _statement(code: str, row: dict[str, str]) -> SCPStatement:
-    flags = {name: row[name] not in ("", None) and float(row[name]) == 1 for name in ("diagnostic", "form", "rhythm")}
+def _statement(code: str, row: TableRow) -> SCPStatement:
+    flags = {name: row.get(name) != "" and float(row.get(name)) == 1 for name in ("diagnostic", "form", "rhythm")}
     return SCPStatement(
         code=code,
-        description=row["description"].strip(),
-        superclass=row["diagnostic_class"],
-        subclass=row["diagnostic_subclass"],
+        description=row.get("description"),
+        superclass=row.get("diagnostic_class"),
+        subclass=row.get("diagnostic_subclass"),
         **flags,
     )
 
@@ -126,7 +129,7 @@ def check_task(task: str) -> None:
         raise ValueError(f"task: expected one of {', '.join(TASKS)}, got {task!r}")
 
 
-def label_names(task: str = "superdiagnostic", data_dir: str | PathLike[str] | None = None) -> list[str]:
+def label_names(task: str = "superdiagnostic", data_dir: str | PathLike[str] | None = None, **_: Any) -> list[str]:
     """The task's labels, sorted as the benchmark's columns: 71, 44, 23, 5, 19 or 12 names.
 
     `data_dir` is PTB-XL's folder. Raises ValueError for another task or no folder, FileNotFoundError without its table.
@@ -134,7 +137,9 @@ def label_names(task: str = "superdiagnostic", data_dir: str | PathLike[str] | N
     return list(label_prompts(task, data_dir))
 
 
-def label_prompts(task: str = "superdiagnostic", data_dir: str | PathLike[str] | None = None) -> dict[str, list[str]]:
+def label_prompts(
+    task: str = "superdiagnostic", data_dir: str | PathLike[str] | None = None, **_: Any
+) -> dict[str, list[str]]:
     """English texts for every label of the task, for zero-shot classification; in the order of `label_names`.
 
     Each is a whole text in the style of the training texts (`ECG Findings: normal ECG.`), to be embedded as it is. A

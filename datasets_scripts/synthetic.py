@@ -1,6 +1,6 @@
 """The synthetic corpus: 12-lead recordings of a model heart, with findings, age, sex and a report, from a seed.
 
-An ordinary source like the others (`iter_records`), without a download. All leads are seen from one cardiac dipole, so
+An ordinary source like the others, without a download. All leads are seen from one cardiac dipole, so
 Einthoven's and Goldberger's laws hold; a finding is named exactly when the signal shows it. Chance comes only from the
 seed: record `i` of a split is the same whichever others are made, and splits share no patient.
 """
@@ -10,17 +10,35 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from os import PathLike
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from datasets_scripts import synthetic_beats, synthetic_findings, synthetic_rhythm, synthetic_signal
 from datasets_scripts.records import ECGRecord
 from datasets_scripts.report_text import findings_text
+from datasets_scripts.sources import SPLITS, Entry, SourceFacts
 from datasets_scripts.synthetic_findings import label_names, label_prompts
 
-__all__ = ["Patient", "generate_record", "iter_records", "label_names", "label_prompts", "sample_patient"]
+__all__ = [
+    "FACTS",
+    "Patient",
+    "generate_record",
+    "label_names",
+    "label_prompts",
+    "list_entries",
+    "read_entry",
+    "sample_patient",
+    "tables",
+]
 
-SPLITS = ("train", "validation", "test")
+FACTS = SourceFacts(
+    title="Synthetic 12-lead ECGs of a model heart",
+    license="apache-2.0",
+    citation="Made by esi-ecg from a seed; no patient is in it.",
+    reports_are_labels=True,
+)
 DEFAULT_NUM_RECORDS = {"train": 4000, "validation": 500, "test": 500}
 MIN_DURATION = 5.0  # seconds: the least in which a slow rhythm shows that it is regular
 MIN_SAMPLING_RATE = 50.0  # Hz: below it a QRS complex is four samples or fewer
@@ -45,49 +63,77 @@ def sample_patient(rng: np.random.Generator, findings: tuple[str, ...] | None = 
     return Patient(age, str(rng.choice(["male", "female"])), findings, synthetic_beats.sample_anatomy(rng))
 
 
-def iter_records(
+def list_entries(
     data_dir: str | PathLike[str] | None = None,
-    split: str | None = "train",
     *,
     seed: int = 0,
     num_records: int | None = None,
     sampling_rate: float = 500,
     duration: float = 10.0,
-) -> Iterator[ECGRecord]:
-    """The records of a split, one after the other; every second patient has two, with the same findings.
+) -> Iterator[Entry]:
+    """All records, split by split; every second patient has two, with the same findings.
 
-    `split` None stands for all three. `data_dir` is not used: nothing is read. `num_records`, of each split, is 4000,
-    500 and 500 for train, validation and test if not given; fewer are the first of more. `sampling_rate` in Hz,
-    `duration` in seconds. The text of a record is `findings_text` over its findings. Raises ValueError for another
-    split, a negative seed or number, or a rate or duration too small.
+    `data_dir` is not used: nothing is read. `num_records`, of each split, is 4000, 500 and 500 for train, validation
+    and test if not given; fewer are the first of more. `sampling_rate` in Hz, `duration` in seconds. Raises ValueError
+    for a negative seed or number, or a rate or duration too small.
 
-    >>> record = next(iter_records(split="test", sampling_rate=100))
-    >>> record.signal.shape, record.record_id, record.patient_id
-    ((12, 1000), 'synthetic-0-test-000000', 'synthetic-0-test-p000000')
+    >>> entry = next(list_entries(num_records=2))
+    >>> entry.record_id, entry.split, entry.index, entry.fields["patient_id"]
+    ('synthetic-0-train-000000', 'train', 0, 'synthetic-0-train-p000000')
     """
-    if split is not None and split not in SPLITS:
-        raise ValueError(f"split: expected one of {', '.join(SPLITS)} or None for all records, got {split!r}")
     _check_whole("seed", seed)
     if num_records is not None:
         _check_whole("num_records", num_records)
     _check_sampling(sampling_rate, duration)
     sizes = {name: DEFAULT_NUM_RECORDS[name] if num_records is None else num_records for name in SPLITS}
-    wanted = SPLITS if split is None else (split,)
-    return (_record(name, i, seed, sampling_rate, duration) for name in wanted for i in range(sizes[name]))
+    return (_entry(name, index, seed) for name in SPLITS for index in range(sizes[name]))
+
+
+def read_entry(
+    entry: Entry, *, seed: int = 0, sampling_rate: float = 500, duration: float = 10.0, **_: Any
+) -> ECGRecord:
+    """The record of an entry, made from the seed, the split and the index; its text is `findings_text`.
+
+    >>> record = read_entry(next(list_entries()), sampling_rate=100)
+    >>> record.signal.shape, record.record_id
+    ((12, 1000), 'synthetic-0-train-000000')
+    """
+    _check_sampling(sampling_rate, duration)
+    return _record(entry.split, entry.index, seed, sampling_rate, duration)
+
+
+def tables(data_dir: str | PathLike[str] | None = None, **_: Any) -> tuple[Path, ...]:
+    """The code that makes the records: they depend on nothing else."""
+    return tuple(sorted(Path(__file__).parent.glob("synthetic*.py")))
+
+
+def _entry(split: str, index: int, seed: int) -> Entry:
+    record_id, patient_id = _identifiers(split, index, seed)
+    return Entry(record_id, f"synthetic/{record_id}", split, {"patient_id": patient_id}, index=index)
+
+
+def _identifiers(split: str, index: int, seed: int) -> tuple[str, str]:
+    """`record_id` and `patient_id` of record `index` of a split."""
+    return f"synthetic-{seed}-{split}-{index:06d}", f"synthetic-{seed}-{split}-p{_patient_index(index):06d}"
+
+
+def _patient_index(index: int) -> int:
+    """Records 0 and 1 of each three belong to one patient, record 2 to the next."""
+    return index // 3 * 2 + (index % 3 == 2)
 
 
 def _record(split: str, index: int, seed: int, sampling_rate: float, duration: float) -> ECGRecord:
-    """Record `index` of a split; records 0 and 1 of each three belong to one patient, record 2 to the next."""
-    patient_index = index // 3 * 2 + (index % 3 == 2)
+    """Record `index` of a split."""
     stream = [seed, SPLITS.index(split)]
-    patient = sample_patient(np.random.default_rng([*stream, 0, patient_index]))
+    patient = sample_patient(np.random.default_rng([*stream, 0, _patient_index(index)]))
+    record_id, patient_id = _identifiers(split, index, seed)
     return _recording(
         patient,
         np.random.default_rng([*stream, 1, index]),
         sampling_rate=sampling_rate,
         duration=duration,
-        record_id=f"synthetic-{seed}-{split}-{index:06d}",
-        patient_id=f"synthetic-{seed}-{split}-p{patient_index:06d}",
+        record_id=record_id,
+        patient_id=patient_id,
     )
 
 

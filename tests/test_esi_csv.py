@@ -5,8 +5,10 @@ import pickle
 import numpy as np
 import pytest
 
-from datasets_scripts.esi_csv import MIMIC_LEADS, iter_records, label_names, read_array, split_of
+from datasets_scripts import esi_csv
+from datasets_scripts.esi_csv import MIMIC_LEADS, label_names, label_prompts, list_entries, read_array, tables
 from datasets_scripts.load_report import LoadReport
+from datasets_scripts.sources import iter_records, list_split, split_of
 
 PROMPT = "This patient is a 61 year-old Male. ECG Findings: sinus rhythm."
 
@@ -20,7 +22,7 @@ def make(folder, rows="save_index,prompt\n0,{0}\n1,{0}\n", arrays=(0, 1)):
 
 def read(folder, split=None, **options):
     report = LoadReport("esi_csv", split)
-    return list(iter_records(folder, split, report=report, **options)), report
+    return list(iter_records(esi_csv, folder, split, report=report, **options)), report
 
 
 def test_records_of_the_layout(tmp_path):
@@ -30,6 +32,8 @@ def test_records_of_the_layout(tmp_path):
     np.testing.assert_array_equal(first.signal, np.load(tmp_path / "ecg_0.npy").T.astype(np.float32))
     assert first.leads[4:6] == ("aVF", "aVL") and first.digital is None and not report.rejected
     assert report.num_read == 2 and second.record_id == "1"
+    assert [entry.files for entry in list_entries(tmp_path)] == [(f"{tmp_path}/ecg_{i}.npy",) for i in (0, 1)]
+    assert tables(tmp_path) == (tmp_path / "meta.csv",)
 
 
 def test_other_folders_leads_rates_and_columns(tmp_path):
@@ -94,6 +98,17 @@ def test_save_index_never_leaves_the_folder(tmp_path):
     make(inner, f"save_index,prompt\n/../../secret,{PROMPT}\n", arrays=())
     _, report = read(inner)
     assert "not opened" in report.rejected[0].reason
+    (entry,) = list_entries(inner)
+    assert entry.files == (f"{inner}/meta.csv",)  # nor is it looked at
+
+
+def test_rows_that_make_no_sense_are_told(tmp_path):
+    make(tmp_path, "save_index,prompt,age\n0,{0},old\n1,a, comma,61\n2\n3,{0},61\n", arrays=(0, 1, 2, 3))
+    records, report = read(tmp_path)
+    assert [record.record_id for record in records] == ["3"] and report.num_read == 4
+    reasons = {rejection.record_id: rejection.reason for rejection in report.rejected}
+    assert "expected a number of years or nothing, got 'old'" in reasons["0"]
+    assert "expected 3 values, got 4" in reasons["1"] and "expected 3 values, got 1" in reasons["2"]
 
 
 def test_split_is_by_patient_and_never_changes(tmp_path):
@@ -104,6 +119,8 @@ def test_split_is_by_patient_and_never_changes(tmp_path):
     assert sum(map(len, splits.values())) == 400 == len(read(tmp_path)[0])
     assert not (patients["train"] & patients["validation"] or patients["train"] & patients["test"])
     assert all(split_of(patient) == split for split in patients for patient in patients[split])
+    entries = list_split(esi_csv, tmp_path, "test")
+    assert [entry.record_id for entry in entries] == [record.record_id for record in splits["test"]]
     counts = np.unique([split_of(str(index)) for index in range(20000)], return_counts=True)
     shares = dict(zip(counts[0], counts[1] / 20000, strict=True))
     assert abs(shares["train"] - 0.9) < 0.01 and abs(shares["validation"] - 0.05) < 0.01
@@ -121,5 +138,6 @@ def test_tables_that_do_not_fit(tmp_path):
         read(None)
     with pytest.raises(FileNotFoundError, match="check meta_path"):
         read(None, meta_path=tmp_path / "gone.csv")
-    with pytest.raises(ValueError, match="prompts only"):
-        label_names()
+    for labels in (label_names, label_prompts):
+        with pytest.raises(ValueError, match="prompts only"):
+            labels(data_dir=tmp_path)

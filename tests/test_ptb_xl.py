@@ -1,21 +1,16 @@
-"""PTB-XL: the six label tasks, folds, demographics and rejects, on a tiny folder in its layout and on real records."""
+"""PTB-XL: the six label tasks, folds, demographics and rejects, on a tiny folder in its layout."""
 
-import ast
-from pathlib import Path
+import pickle
 
 import numpy as np
-import pandas as pd
 import pytest
 import wfdb
 
 from datasets_scripts import ptb_xl
 from datasets_scripts.load_report import LoadReport
-from datasets_scripts.ptb_xl import iter_records, label_names, label_prompts, source_files
-from datasets_scripts.ptb_xl_labels import TASKS, read_scp_statements
-
-ROOT = Path(__file__).resolve().parent.parent
-SHARED = next((path for path in (ROOT / "shared", ROOT.parent / "shared") if path.is_dir()), ROOT / "shared") / "data"
-needs_shared = pytest.mark.skipif(not (SHARED / "ptbxl").is_dir(), reason="the folder ../shared/data/ptbxl is absent")
+from datasets_scripts.ptb_xl import label_names, list_entries, tables
+from datasets_scripts.report_text import findings_text
+from datasets_scripts.sources import iter_records, list_split
 
 SCP = """,description,diagnostic,form,rhythm,diagnostic_class,diagnostic_subclass
 NORM,normal ECG,1.0,,,NORM,NORM
@@ -35,6 +30,11 @@ TABLE = """ecg_id,patient_id,age,sex,report,scp_codes,strat_fold,filename_lr,fil
 8,9.0,40.0,0,x,"{'NORM': 100.0}",8,records100/gone,
 9,9.0,40.0,0,x,"{'NORM': 100.0}",8,records100/rate,
 10,9.0,40.0,0,x,"{'NORM': 100.0}",8,,
+11,9.0,40.0,0,x,"{'NORM': 100.0}",0,records100/1_lr,
+12,9.0,40.0,0,x,"{'NORM': 100.0}",2.5,records100/1_lr,
+13,9.0,old,0,x,"{'NORM': 100.0}",8,records100/1_lr,
+14,9.0,40.0,0,x, with a comma,"{'NORM': 100.0}",10,records100/1_lr,
+15,9.0,40.0
 """
 
 
@@ -61,7 +61,7 @@ def folder(tmp_path):
 
 def read(folder, split=None, **options):
     report = LoadReport("ptb_xl", split)
-    return list(iter_records(folder, split, report=report, sampling_rate=100, **options)), report
+    return list(iter_records(ptb_xl, folder, split, report=report, sampling_rate=100, **options)), report
 
 
 def test_metadata_of_the_records(folder):
@@ -82,7 +82,7 @@ def test_metadata_of_the_records(folder):
 def test_every_record_that_is_not_kept_is_named(folder):
     _, report = read(folder)
     reasons = {rejection.record_id: rejection.reason for rejection in report.rejected}
-    assert report.num_read == 10 and len(reasons) == len(report.rejected) == 6
+    assert report.num_read == 15 and len(reasons) == len(report.rejected) == 11
     for record_id, words in {
         "5": "inside the data set's folder",
         "6": "expected a mapping",
@@ -90,20 +90,53 @@ def test_every_record_that_is_not_kept_is_named(folder):
         "8": "no such file",
         "9": "expected 100 Hz, got a header that says 250 Hz",
         "10": "names no file at 100 Hz",
+        "11": "strat_fold: expected a number from 1 to 10, got '0'",
+        "12": "strat_fold: expected a number from 1 to 10, got '2.5'",
+        "13": "age: expected a number of years",
+        "14": "row 14 of ptbxl_database.csv: expected 9 values, got 10",
+        "15": "expected 9 values, got 3; put values that hold commas in quotes",
     }.items():
         assert words in reasons[record_id]
-    assert not [path for path in source_files(folder, sampling_rate=100) if "outside" in str(path)]
+    assert {path.name for path in tables(folder)} == {"ptbxl_database.csv", "scp_statements.csv"}
+
+
+def test_a_broken_row_depends_on_its_table_and_what_it_names_is_not_looked_at(folder):
+    entries = {entry.record_id: entry for entry in list_entries(folder, sampling_rate=100)}
+    assert entries["1"].files == (f"{folder}/records100/1_lr.hea", f"{folder}/records100/1_lr.dat")
+    assert entries["5"].path == f"{folder}/../outside"  # as the report tells it
+    for record_id in ("5", "6", "7", "10", "11"):
+        assert entries[record_id].files == (f"{folder}/ptbxl_database.csv",) and entries[record_id].problem
+    assert entries["8"].problem is None  # only reading tells
+
+
+def test_an_entry_is_read_by_any_process_from_itself_alone(folder):
+    entries = list(list_entries(folder, sampling_rate=100))
+    assert all(isinstance(entry.path, str) and entry.index is None for entry in entries)
+    again = ptb_xl.read_entry(pickle.loads(pickle.dumps(entries[0])), sampling_rate=100, task="all", folds=None)
+    assert again.statements[0] == "left ventricular hypertrophy" and again.record_id == "1"
 
 
 def test_splits_and_folds(folder):
     ids = {split: [record.record_id for record in read(folder, split)[0]] for split in ptb_xl.FOLDS}
     assert ids == {"train": ["1", "4"], "validation": ["2"], "test": ["3"]}
-    assert [record.record_id for record in read(folder, "train", folds=[9, 10])[0]] == ["2", "3"]
+    assert [record.record_id for record in read(folder)[0]] == ["1", "2", "3", "4"]
     for bad in ([], [11], ["9"]):
         with pytest.raises(ValueError, match="numbers from 1 to 10"):
             read(folder, folds=bad)
     with pytest.raises(ValueError, match="train, validation, test"):
         read(folder, "dev")
+
+
+def test_of_folds_only_their_records_are_listed_each_in_its_own_split(folder):
+    def listed(**options):
+        entries = list_split(ptb_xl, folder, sampling_rate=100, **options)
+        return [(entry.record_id, entry.split) for entry in entries if entry.problem is None]
+
+    assert listed(folds=[9, 10]) == [("2", "validation"), ("3", "test")]
+    assert listed(folds=[9, 10], split="train") == [] and listed(folds=[1, 9], split="train") == [("1", "train")]
+    assert [record.record_id for record in read(folder, folds=[1, 10])[0]] == ["1", "3"]
+    # nobody knows the fold of these: they are told whatever is asked for
+    assert [r.record_id for r in read(folder, folds=[10])[1].rejected] == ["11", "12", "14", "15"]
 
 
 def test_tasks_of_the_tiny_table(folder):
@@ -118,16 +151,26 @@ def test_tasks_of_the_tiny_table(folder):
     labels = {task: [record.labels for record in read(folder, task=task)[0]] for task in names}
     assert labels["all"][0] == ("LVH", "NDT", "SR") and labels["form"] == [("NDT",), ("PVC",), (), ()]
     kept, report = read(folder, task="rhythm", labelled_only=True)
-    assert [record.record_id for record in kept] == ["1", "2"] and report.filtered == {"labelled_only": 6}
+    assert [record.record_id for record in kept] == ["1", "2"] and report.filtered == {"labelled_only": 8}
     with pytest.raises(ValueError, match="superdiagnostic"):
         read(folder, task="super")
 
 
+def test_fact_13_sex_codes_age_300_and_likelihood_0(folder):
+    first, second, third, _ = read(folder, task="all")[0]
+    assert (first.sex, second.sex, third.sex) == ("female", "male", None)  # 1, 0, nothing
+    assert second.age == 90 and findings_text(second.statements, second.age, second.sex).startswith(
+        "This patient is an over 89 year-old Male."
+    )
+    assert first.labels == ("LVH", "NDT", "SR")  # NDT and SR have a likelihood of 0
+    assert read(folder)[0][0].labels == ("HYP", "STTC")  # STTC by NDT alone
+
+
 def test_missing_files_and_options(folder, tmp_path):
     with pytest.raises(ValueError, match="filename_hr, got none; try sampling_rate=100"):
-        list(iter_records(folder, report=LoadReport("ptb_xl")))
+        list_entries(folder)
     with pytest.raises(ValueError, match="100 and 500 Hz, got 250"):
-        list(iter_records(folder, report=LoadReport("ptb_xl"), sampling_rate=250))
+        list_entries(folder, sampling_rate=250)
     with pytest.raises(ValueError, match="data_dir"):
         label_names("all")
     with pytest.raises(FileNotFoundError, match="as published on PhysioNet"):
@@ -135,68 +178,3 @@ def test_missing_files_and_options(folder, tmp_path):
     (folder / "ptbxl_database.csv").write_text("ecg_id,report\n1,x\n")
     with pytest.raises(ValueError, match="scp_codes"):
         read(folder)
-
-
-# ---------------------------------------------------------------- the real set
-
-
-@needs_shared
-def test_class_lists_of_the_benchmark():
-    sizes = {task: len(label_names(task, SHARED / "ptbxl")) for task in TASKS}
-    assert sizes == {
-        "all": 71,
-        "diagnostic": 44,
-        "subdiagnostic": 23,
-        "superdiagnostic": 5,
-        "form": 19,
-        "rhythm": 12,
-    }
-    assert label_names("superdiagnostic", SHARED / "ptbxl") == ["CD", "HYP", "MI", "NORM", "STTC"]
-    for task in sizes:
-        prompts = label_prompts(task, SHARED / "ptbxl")
-        assert list(prompts) == label_names(task, SHARED / "ptbxl")
-        assert all(phrases and all(p.startswith("ECG Findings: ") for p in phrases) for phrases in prompts.values())
-    assert label_prompts("rhythm", SHARED / "ptbxl")["AFIB"] == ["ECG Findings: atrial fibrillation."]
-
-
-def labels_from_the_tables(folder, task):
-    """The benchmark's rule once more, in pandas: record -> its set of labels."""
-    scp = pd.read_csv(folder / "scp_statements.csv", index_col=0)
-    column = {"subdiagnostic": "diagnostic_subclass", "superdiagnostic": "diagnostic_class"}.get(task)
-    chosen = scp if task == "all" else scp[scp["diagnostic" if task.endswith("diagnostic") else task] == 1]
-    table = pd.read_csv(folder / "ptbxl_database.csv", index_col="ecg_id")
-    codes = table.scp_codes.apply(ast.literal_eval)
-    return {
-        str(ecg_id): {chosen[column][code] if column else code for code in of_record if code in chosen.index}
-        for ecg_id, of_record in codes.items()
-    }
-
-
-@needs_shared
-@pytest.mark.parametrize("task", ["all", "diagnostic", "subdiagnostic", "superdiagnostic", "form", "rhythm"])
-def test_labels_of_the_real_records(task):
-    for folder, step in (("ptbxl", 1), ("ptbxl_filtered", 20)):
-        expected = labels_from_the_tables(SHARED / folder, task)
-        statements = read_scp_statements(SHARED / folder)
-        rows = ptb_xl._rows(SHARED / folder, None, None, "filename_lr")[::step]
-        for row in rows:
-            metadata = ptb_xl._metadata(row, statements, task)
-            assert list(metadata["labels"]) == sorted(expected[row["ecg_id"]])
-
-
-@needs_shared
-def test_folds_patients_and_rates_of_the_real_records():
-    splits = {split: read(SHARED / "ptbxl", split) for split in ptb_xl.FOLDS}
-    assert {split: len(records) for split, (records, _) in splits.items()} == {
-        "train": 169,
-        "validation": 52,
-        "test": 39,
-    }
-    patients = [{record.patient_id for record in records} for records, _ in splits.values()]
-    assert not (patients[0] & patients[1] or patients[0] & patients[2] or patients[1] & patients[2])
-    assert not any("." in patient for patient in set.union(*patients))
-    assert not any(report.rejected for _, report in splits.values())
-    first = next(iter_records(SHARED / "ptbxl", report=LoadReport("ptb_xl")))
-    assert first.signal.shape == (12, 5000) and first.sampling_rate == 500
-    assert first.report == "sinusrhythmus periphere niederspannung" and first.sex == "female"
-    assert first.statements[0] == "normal ECG"  # NORM 100; LVOLT and SR 0

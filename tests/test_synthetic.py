@@ -10,11 +10,17 @@ import numpy as np
 import pytest
 from ecg_measurements import measure
 
-from datasets_scripts.synthetic import generate_record, iter_records, label_names, label_prompts
+from datasets_scripts import sources, synthetic
+from datasets_scripts.load_report import LoadReport
+from datasets_scripts.synthetic import generate_record, label_names, label_prompts, list_entries, read_entry, tables
 from datasets_scripts.synthetic_findings import FINDINGS, NORMAL, RHYTHMS, WORDINGS, exclude_each_other
 
 WIDE = {"left bundle branch block", "right bundle branch block", "premature ventricular beats", "ventricular pacing"}
 OTHERS = [name for name in FINDINGS if name not in (*RHYTHMS, NORMAL)]
+
+
+def iter_records(split="train", **options):
+    return sources.iter_records(synthetic, None, split, **options)
 
 
 def measured(record):
@@ -344,10 +350,30 @@ def test_splits_share_no_patient_and_patients_keep_who_they_are():
     assert len(list(iter_records(split=None, num_records=2, sampling_rate=50))) == 6
 
 
+def test_entries_name_the_record_and_no_file():
+    entries = list(list_entries(num_records=4, seed=5))
+    assert [entry.split for entry in entries] == ["train"] * 4 + ["validation"] * 4 + ["test"] * 4
+    assert not any(entry.files or entry.problem for entry in entries)
+    for entry in (entries[2], entries[9]):
+        record = read_entry(entry, seed=5, num_records=4, sampling_rate=100)
+        assert (entry.record_id, entry.fields["patient_id"]) == (record.record_id, record.patient_id)
+        assert entry.path == f"synthetic/{record.record_id}" and entry.index in (1, 2)
+    report = LoadReport("synthetic", "test")
+    assert len(list(iter_records("test", num_records=3, sampling_rate=50, report=report))) == report.num_read == 3
+    assert synthetic.FACTS.reports_are_labels and "synthetic_beats.py" in {path.name for path in tables()}
+
+
+def test_the_corpus_is_that_of_the_first_release():
+    """A change of the generator changes every published figure: it must be meant."""
+    record = list(iter_records("test", num_records=3, seed=3, sampling_rate=100))[2]
+    assert (record.record_id, record.patient_id) == ("synthetic-3-test-000002", "synthetic-3-test-p000001")
+    assert record.report == "Sinus rhythm. Rate 73/min. Normal ECG."
+    np.testing.assert_allclose(record.digital[1, :6], [58, 50, 2, 2, 34, 10], atol=1)  # 1: rounding on another machine
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"split": "dev"}, "expected one of train, validation, test"),
         ({"seed": -1}, "seed: expected a whole number"),
         ({"num_records": 2.5}, "num_records: expected a whole number"),
         ({"sampling_rate": 20}, "sampling_rate: expected at least 50 Hz"),
@@ -356,7 +382,9 @@ def test_splits_share_no_patient_and_patients_keep_who_they_are():
 )
 def test_options_that_make_no_sense_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        iter_records(**options)
+        list_entries(**options)
+    with pytest.raises(ValueError, match="expected one of train, validation, test"):
+        next(iter_records("dev"))
 
 
 def test_the_corpus_loads_neither_torch_nor_the_model():
