@@ -6,10 +6,13 @@ Template: ESI, arXiv 2405.19366: demographics, `ECG Findings:`, and the waveform
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -59,11 +62,17 @@ def _demographics(age: float | None, sex: str | None) -> str:
     return f"This patient is {'an' if over else 'a'} {told} year-old {sex.capitalize()}."
 
 
-def choose_text(record_fields: Mapping[str, Any], text: str = "report_else_statements") -> str:
+def choose_text(
+    record_fields: Mapping[str, Any],
+    text: str = "report_else_statements",
+    waveforms: Mapping[str, str] | None = None,
+) -> str:
     """The text of a record by the name of the choice; empty if the record has nothing of the kind.
 
     `record_fields` holds `report`, `statements` and, where known, `age` and `sex` (a stored row will do). `text` is
     `"report"` (as it is), `"statements"` (`findings_text`) or `"report_else_statements"`. ValueError for another name.
+    `waveforms` is a dictionary from statements to what they look like; those it has are told behind the findings. Its
+    letter case, spaces and final full stops do not count (`normalise_statement`).
     """
     check_text_choice(text)
     report = (record_fields.get("report") or "").strip()
@@ -72,7 +81,13 @@ def choose_text(record_fields: Mapping[str, Any], text: str = "report_else_state
         return report
     if len(statements) == 0:
         return ""
-    return findings_text(list(statements), record_fields.get("age"), record_fields.get("sex"))
+    told = [waveforms.get(normalise_statement(statement)) for statement in statements] if waveforms else []
+    return findings_text(
+        list(statements),
+        record_fields.get("age"),
+        record_fields.get("sex"),
+        list(dict.fromkeys(description for description in told if description)),
+    )
 
 
 def check_text_choice(text: str) -> None:
@@ -133,13 +148,29 @@ def text_key(statements: Sequence[str], report: str = "") -> str:
     >>> text_key(["sinus rhythm", "Normal ECG"]) == text_key(["normal ECG", "sinus rhythm"], "another report")
     True
     """
-    said = sorted({_normalise(statement) for statement in statements} - {""})
-    report = _DEMOGRAPHICS.sub("", _normalise(report))
+    said = sorted({normalise_statement(statement) for statement in statements} - {""})
+    report = _DEMOGRAPHICS.sub("", normalise_statement(report))
     if not said and not report:
         return ""
     content = "\n".join(["statements", *said] if said else ["report", report])
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
-def _normalise(text: str) -> str:
+def normalise_statement(text: str) -> str:
+    """A statement as dictionaries and keys know it: without letter case, outer spaces and the final full stop."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split()).rstrip(".")
+
+
+def read_waveforms(path: str | PathLike[str]) -> dict[str, str]:
+    """A dictionary of waveform descriptions, from a JSON object: statement -> what it looks like on the ECG.
+
+    Raises FileNotFoundError, or ValueError where the file is something else.
+    """
+    with Path(path).open(encoding="utf-8") as file:
+        try:
+            values = json.load(file)
+        except ValueError as error:
+            raise ValueError(f"{path}: expected a JSON object from statements to descriptions, got no JSON") from error
+    if not isinstance(values, dict) or not all(isinstance(value, str) for value in values.values()):
+        raise ValueError(f"{path}: expected a JSON object from statements to descriptions, got something else")
+    return {normalise_statement(statement): description.strip() for statement, description in values.items()}

@@ -1,0 +1,102 @@
+"""What became of every record of a preparation, over all its splits."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from datasets_scripts.lead_statistics import LeadStatistics
+from datasets_scripts.load_report import LoadReport
+
+
+@dataclass
+class PreparationReport:
+    """The splits' reports, and what only shows when all records are seen together.
+
+    Attributes:
+        name: the source.
+        splits: the report of each split.
+        lead_statistics: for each lead what `signal_checks.LeadStatistics` says, in mV.
+        duplicates: groups of records with the same signal, each as `split/record_id`.
+        num_patients: different patients in each split.
+        num_without_patient: records of each split that name no patient.
+        patients_in_several_splits: must be empty, or what is held out is not held out.
+        repeated_record_ids: identifiers that more than one record has.
+    """
+
+    name: str
+    splits: dict[str, LoadReport]
+    lead_statistics: dict[str, dict[str, float]] = field(default_factory=dict)
+    duplicates: list[list[str]] = field(default_factory=list)
+    num_patients: dict[str, int] = field(default_factory=dict)
+    num_without_patient: dict[str, int] = field(default_factory=dict)
+    patients_in_several_splits: list[str] = field(default_factory=list)
+    repeated_record_ids: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of_parts(cls, name: str, splits: dict[str, LoadReport], parts: Iterable[Mapping[str, Any]]) -> Self:
+        """The report over the part files of all shards, in their order."""
+        report = cls(name, splits)
+        statistics = LeadStatistics()
+        same: dict[str, list[str]] = {}
+        splits_of: dict[str, set[str]] = {}
+        seen: Counter[str] = Counter()
+        without: Counter[str] = Counter()
+        for part in parts:
+            split = part["split"]
+            splits[split].add(LoadReport.from_dict(part["report"]))
+            statistics.merge(LeadStatistics.from_dict(part["statistics"]))
+            for record_id, patient_id, signal_hash in part["rows"]:
+                same.setdefault(signal_hash, []).append(f"{split}/{record_id}")
+                seen[record_id] += 1
+                if patient_id is None:
+                    without[split] += 1
+                else:
+                    splits_of.setdefault(patient_id, set()).add(split)
+        report.lead_statistics = statistics.summary()
+        report.duplicates = [members for members in same.values() if len(members) > 1]
+        report.num_patients = {split: sum(split in among for among in splits_of.values()) for split in splits}
+        report.num_without_patient = {split: without[split] for split in splits}
+        report.patients_in_several_splits = sorted(p for p, among in splits_of.items() if len(among) > 1)
+        report.repeated_record_ids = sorted(record_id for record_id, count in seen.items() if count > 1)
+        return report
+
+    @property
+    def num_kept(self) -> int:
+        """Records of all splits that are in the data set."""
+        return sum(split.num_kept for split in self.splits.values())
+
+    def duplicates_across_splits(self) -> list[list[str]]:
+        """The groups of equal signals that are not all in one split."""
+        return [group for group in self.duplicates if len({member.split("/")[0] for member in group}) > 1]
+
+    def summary(self) -> list[str]:
+        """The report in a few lines for the terminal."""
+        lines = [line for split in self.splits.values() for line in split.summary()]
+        patients = ", ".join(f"{count} {split}" for split, count in self.num_patients.items())
+        lines.append(f"patients: {patients}")
+        if any(self.num_without_patient.values()):
+            lines.append(f"records that name no patient: {sum(self.num_without_patient.values())}")
+        if self.patients_in_several_splits:
+            lines.append(f"patients in more than one split: {', '.join(self.patients_in_several_splits[:5])} ...")
+        if self.repeated_record_ids:
+            lines.append(f"record_ids that more than one record has: {', '.join(self.repeated_record_ids[:5])} ...")
+        if self.duplicates:
+            across = len(self.duplicates_across_splits())
+            lines.append(f"equal signals: {len(self.duplicates)} groups, {across} of them over several splits, such as "
+                         f"{' = '.join(self.duplicates[0])}")  # fmt: skip
+        for lead, values in self.lead_statistics.items():
+            lines.append(f"lead {lead}: " + ", ".join(f"{name} {value:g}" for name, value in values.items()))
+        return lines
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as JSON values; `from_dict` gives the report back."""
+        return vars(self) | {"splits": {split: report.to_dict() for split, report in self.splits.items()}}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The report of `to_dict`'s values."""
+        splits = {split: LoadReport.from_dict(report) for split, report in values["splits"].items()}
+        return cls(**dict(values) | {"splits": splits})
