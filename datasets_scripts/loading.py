@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
@@ -99,7 +100,11 @@ def load_ecg_dataset_with_report(
     folder = root / f"{name}-{split or 'all'}-{_fingerprint(settings)}"
     if not is_prepared(folder):
         prepare_dataset(settings, folder, num_workers=num_workers)
-    return open_prepared(folder, split)
+    try:
+        return open_prepared(folder, split)
+    except NoRecordsError:
+        shutil.rmtree(folder)  # what went wrong may be mended without a trace in the key
+        raise
 
 
 def open_prepared(

@@ -34,11 +34,11 @@ SOURCES = (
     "cpsc2018",
     "ecg_id",
     "esi_csv",
+    "files",
     "ludb",
     "mimic_iv_ecg",
     "physionet2021",
     "ptb_xl",
-    "records",
     "synthetic",
 )
 SPLITS = ("train", "validation", "test")

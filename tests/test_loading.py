@@ -19,6 +19,7 @@ from datasets_scripts import (
     load_ecg_dataset,
     load_ecg_dataset_with_report,
     loading,
+    prepare,
     read_record,
 )
 from datasets_scripts import load_report as load_report_module
@@ -148,7 +149,7 @@ def test_what_has_changed_is_never_served_from_the_cache(folder, tmp_path, chang
     elif change == "new file":
         write(folder, "5", np.random.default_rng(9).integers(-900, 900, size=(37, 2)))
     else:
-        monkeypatch.setattr(loading, "ROW_FORMAT_VERSION", ROW_FORMAT_VERSION + 1)
+        monkeypatch.setattr(prepare, "ROW_FORMAT_VERSION", ROW_FORMAT_VERSION + 1)
     second, _ = load(folder, tmp_path)
     assert second.cache_files != first.cache_files
     assert (second.to_list() != first.to_list()) == (change != "row format")
@@ -156,21 +157,21 @@ def test_what_has_changed_is_never_served_from_the_cache(folder, tmp_path, chang
 
 def test_the_cache_is_used_when_nothing_changed(folder, tmp_path, monkeypatch):
     first, _ = load(folder, tmp_path)
-    monkeypatch.setattr(loading, "_build", None)
+    monkeypatch.setattr(loading, "prepare_dataset", None)
     second, _ = load(folder, tmp_path)
     assert first.cache_files == second.cache_files and first._fingerprint == second._fingerprint
 
 
 KILLED = """
 import sys, time
-from datasets_scripts import loading
-write = loading.record_to_row
+from datasets_scripts import loading, shards
+write = shards.record_to_row
 def slow(record, dtype):
     if record.record_id == "2":
         print("half way", flush=True)
         time.sleep(60)
     return write(record, dtype)
-loading.record_to_row, loading.ROWS_PER_BATCH = slow, 1
+shards.record_to_row = slow
 loading.load_ecg_dataset("ptb_xl", sys.argv[1], cache_dir=sys.argv[2], sampling_rate=100)
 """
 
@@ -183,20 +184,10 @@ def test_a_killed_build_is_never_taken_for_a_data_set(folder, tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait()
     process.stdout.close()
-    (left,) = (tmp_path / "cache").glob("*.building-*")
-    assert (left / "records.arrow").is_file()
+    (left,) = (tmp_path / "cache").glob("*/*.building-*")
     start = time.monotonic()
     dataset, _ = load(folder, tmp_path)
     assert len(dataset) == 2 and not left.exists() and time.monotonic() - start < 10  # nor does its lock remain
-
-
-def test_a_folder_without_its_report_is_built_again(folder, tmp_path):
-    dataset, report = load(folder, tmp_path)
-    cached = Path(dataset.cache_files[0]["filename"]).parent
-    (cached / "load_report.json").unlink()
-    (cached / "records.arrow").write_bytes(b"half")
-    again, report_again = load(folder, tmp_path)
-    assert again["record_id"] == ["1", "2"] and report_again == report
 
 
 def test_esi_csv_by_name(tmp_path):
@@ -230,7 +221,7 @@ def test_synthetic_by_name(tmp_path):
 
 def test_names_and_options_that_do_not_exist(folder, tmp_path):
     for arguments, message in (
-        ({"name": "mimic"}, "ptb_xl, esi_csv, synthetic"),
+        ({"name": "mimic"}, "expected one of code15, cpsc2018, .*, ptb_xl, synthetic"),
         ({"split": "dev"}, "train, validation, test"),
         ({"text": "labels"}, "report_else_statements"),
         ({"limit": 0}, "at least 1"),
