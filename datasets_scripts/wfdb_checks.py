@@ -5,12 +5,16 @@ Nothing outside the header's own folder is ever touched, and nothing is allocate
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
+
+import numpy as np
 
 from datasets_scripts.wfdb_header import SignalLine, WFDBHeader, check_own_file, parse_header
 
 MAX_VALUES = 2**27  # leads times samples: 3 leads over 4 days at 128 Hz, 1 GB while reading
+MAX_GAP_FACTOR = 100  # samples announced for each one that a file holds: gaps take memory, but no bytes in a file
 
 # (samples, bytes) of one block of every format whose file size follows from its length; signal(5)
 BLOCK_OF_FORMAT = {
@@ -26,19 +30,6 @@ BLOCK_OF_FORMAT = {
     "311": (3, 4),
 }
 COMPRESSED_FORMATS = ("508", "516", "524")  # FLAC: the size says nothing about the length
-
-
-def read_checked_header(path: Path) -> WFDBHeader:
-    """The header at `path` (a `.hea` file), with everything it names checked: files, sizes, segments.
-
-    Raises FileNotFoundError or ValueError with one sentence. No signals file is opened, nothing is allocated.
-    """
-    header = parse_header(path)
-    if header.segments:
-        _check_segments(header)
-    else:
-        frames_of(header)
-    return header
 
 
 def frames_of(header: WFDBHeader) -> int:
@@ -68,14 +59,46 @@ def frames_of(header: WFDBHeader) -> int:
     return num_samples
 
 
-def _check_segments(header: WFDBHeader) -> None:
+def wrong_checksums(header: WFDBHeader, rows: Sequence[np.ndarray]) -> dict[int, str]:
+    """The signals whose samples are not those that were written: signal -> one sentence that says so.
+
+    `rows` are the integers of every signal as they stand in the file, all samples of all frames, before any is shifted
+    or averaged. The checksum is their sum modulo 65536, with or without sign (header(5)). None is compared where the
+    header does not say the number of samples (header(5)), and none where all are 0, which writers put who compute none.
+    """
+    if not header.num_samples or not any(line.checksum for line in header.signals):
+        return {}
+    wrong = {}
+    for index, (line, row) in enumerate(zip(header.signals, rows, strict=True)):
+        got = int(row.sum(dtype=np.int16))  # wraps around at 16 bits, as the checksum does
+        if line.checksum is not None and (got - line.checksum) % 2**16:
+            got = got if line.checksum < 0 else got % 2**16
+            wrong[index] = (
+                f"{header.path}: expected checksum {line.checksum} of lead {line.name}, got {got}: these samples are "
+                f"not those that were written; copy the record again"
+            )
+    return wrong
+
+
+def check_segments(header: WFDBHeader) -> list[WFDBHeader]:
+    """Check every segment of a record in several, and return the headers of those that hold samples.
+
+    Their headers, files and lengths are checked; no signals file is opened.
+    Raises FileNotFoundError or ValueError with one sentence.
+    """
     lengths = [num_samples for _, num_samples in header.segments]
     if header.num_samples is not None and sum(lengths) != header.num_samples:
         raise ValueError(f"{header.path}: announces {header.num_samples} samples, its segments {sum(lengths)}")
     _check_count(header.path, header.num_leads, sum(lengths))
-    for name, announced in sorted(set(header.segments)):
-        if name == "~":
-            continue
+    segments = [segment for segment in header.segments if segment[0] != "~"]
+    held = sum(num_samples for _, num_samples in segments)
+    if len({name for name, _ in segments}) < len(segments) or sum(lengths) > MAX_GAP_FACTOR * max(held, 1):
+        raise ValueError(
+            f"{header.path}: expected every segment once, and gaps ('~') of at most {MAX_GAP_FACTOR} times the "
+            f"{held} samples that there are, got {len(segments)} segments and {sum(lengths)} samples"
+        )
+    headers = []
+    for name, announced in segments:
         segment = parse_header(header.path.parent / f"{name}.hea")
         if segment.segments or segment.sampling_rate != header.sampling_rate:
             raise ValueError(
@@ -85,6 +108,8 @@ def _check_segments(header: WFDBHeader) -> None:
         held = 0 if segment.is_layout else frames_of(segment)
         if held != announced:
             raise ValueError(f"{segment.path}: expected {announced} samples, as {header.path.name} says, got {held}")
+        headers += [] if segment.is_layout else [segment]
+    return headers
 
 
 def _check_count(path: Path, num_leads: int, num_samples: int) -> None:

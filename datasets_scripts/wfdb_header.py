@@ -7,30 +7,43 @@ the two can never disagree about a name or a size.
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path
+from typing import NamedTuple, NoReturn
 
 MAX_HEADER_BYTES = 2**20
 MAX_LEADS = 256
 MAX_SEGMENTS = 10_000
+LONGEST_NAME = 200
 DEFAULT_GAIN = 200.0  # header(5): a gain of zero or none means 200 units per physical unit
 
-_FLAGS = re.ASCII
-_RECORD_NAME = re.compile(r"([-\w]+)(?:/(\d{1,18}))?", _FLAGS)
-_RATE = re.compile(r"(\d+\.?\d*|\.\d+)(?:/-?\d+\.?\d*(?:\(-?\d+\.?\d*\))?)?", _FLAGS)
-_COUNT = re.compile(r"\d{1,18}", _FLAGS)
-_INTEGER = re.compile(r"-?\d{1,18}", _FLAGS)
-_FORMAT = re.compile(r"(\d{1,4})(?:x(\d{1,9}))?(?::(\d{1,18}))?(?:\+(\d{1,18}))?", _FLAGS)
-_GAIN = re.compile(r"(-?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d{1,3})?)(?:\((-?\d{1,12})\))?(?:/(\S+))?", _FLAGS)
-_FILE_NAME = re.compile(r"[-\w]+(?:\.\w+)?", _FLAGS)
+SMALLEST_GAIN, LARGEST_GAIN = 1e-20, 1e20  # in units per physical unit; float32 holds every millivolt in between
+
+# every repetition is bounded or followed by what it cannot match itself: no text makes them slow
+_RECORD_NAME = re.compile(r"[-\w]+(?:\.mat|/(\d{1,18}))?", re.ASCII)  # some Challenge sets write the name with .mat
+_NUMBER = r"(?:\d{1,18}(?:\.\d{0,30})?|\.\d{1,30})"
+_RATE = re.compile(rf"({_NUMBER})(?:/-?{_NUMBER}(?:\(-?{_NUMBER}\))?)?", re.ASCII)
+_COUNT = re.compile(r"\d{1,18}", re.ASCII)
+_SEGMENT_NAME = re.compile(r"~|[-\w]+", re.ASCII)
+_FILE_NAME = r"~|[-\w]+(?:\.\w+)?"
+_FORMAT = r"(\d{1,4})(?:x(\d{1,9}))?(?::(\d{1,18}))?(?:\+(\d{1,18}))?"
+_GAIN = rf"(-?{_NUMBER}(?:e[+-]?\d{{1,3}})?)(?:\((-?\d{{1,12}})\))?(?:/(\S{{1,40}}))?"
+# ADC resolution, ADC zero, initial value, checksum, block size: each only after the one before
+_INTEGERS = "".join(r"(?:\s+(-?\d{1,18})(?!\S)" for _ in range(5)) + ")?" * 5
+_SIGNAL_LINE = re.compile(
+    rf"({_FILE_NAME})\s+{_FORMAT}(?:\s+{_GAIN}(?!\S){_INTEGERS}(?:\s+(.*))?)?", re.ASCII | re.DOTALL
+)
+_LONG_INTEGER = re.compile(r"-?\d{19,}(?!\S)", re.ASCII)
 
 
-@dataclass(frozen=True)
-class SignalLine:
-    """One signal line: where the samples are; `physical = (digital - baseline) / gain` in `unit` (None: not said)."""
+class SignalLine(NamedTuple):
+    """One signal line: where the samples are; `physical = (digital - baseline) / gain` in `unit` (None: not said).
+
+    `checksum` is the sum of all its samples modulo 65536, with or without sign; None where the header does not say it.
+    """
 
     file_name: str
     fmt: str
@@ -41,6 +54,8 @@ class SignalLine:
     baseline: int
     unit: str | None
     name: str
+    initial_value: int | None = None
+    checksum: int | None = None
 
 
 @dataclass(frozen=True)
@@ -89,11 +104,16 @@ def check_own_file(path: Path) -> int:
 
     Raises FileNotFoundError if it is missing; ValueError for a link that leads outside, a folder, a pipe or a device.
     """
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file; copy it into this folder, or give another path")
-    if path.resolve().parent != path.parent.resolve():
-        raise ValueError(f"{path}: is a link that leads outside its own folder and is not followed; copy the file here")
-    status = path.stat()
+    try:
+        status = os.lstat(path)
+        if stat.S_ISLNK(status.st_mode):
+            if os.path.dirname(os.path.realpath(path)) != os.path.realpath(path.parent):
+                raise ValueError(
+                    f"{path}: is a link that leads outside its own folder and is not followed; copy the file here"
+                )
+            status = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise FileNotFoundError(f"{path}: no such file; copy it into this folder, or give another path") from error
     if not stat.S_ISREG(status.st_mode):
         raise ValueError(f"{path}: expected a plain file, got a folder, pipe or device")
     return status.st_size
@@ -123,59 +143,68 @@ def _record_line(path: Path, line: str) -> tuple[int | None, int, float, int | N
         raise ValueError(f"{path}: expected 1 to {MAX_LEADS} leads, got {num_leads}")
     rate = _RATE.fullmatch(fields[2]) if len(fields) > 2 else None
     if rate is None or not 0 < float(rate[1]) < 1e6:
-        got = fields[2] if len(fields) > 2 else "none"
+        got = fields[2][:40] if len(fields) > 2 else "none"
         raise ValueError(f"{path}: expected a positive sampling rate in Hz, got {got}; correct the header's first line")
     if len(fields) > 3 and not _COUNT.fullmatch(fields[3]):
         raise ValueError(f"{path}: expected a number of samples, got {fields[3][:40]!r}")
-    num_segments = None if name[2] is None else int(name[2])
+    num_segments = None if name[1] is None else int(name[1])
     return num_segments, num_leads, float(rate[1]), int(fields[3]) if len(fields) > 3 else None
 
 
 def _signal_line(path: Path, number: int, line: str) -> SignalLine:
-    fields = line.split(maxsplit=2)
-    file_name = fields[0]
-    if file_name != "~" and not _FILE_NAME.fullmatch(file_name):
+    match = _SIGNAL_LINE.fullmatch(line)
+    if match is None:
+        _explain(path, number, line)
+    file_name, fmt, per_frame, skew, byte_offset, gain_text, baseline, unit, *rest = match.groups()
+    resolution, adc_zero, initial_value, checksum, _, name = rest
+    gain = float(gain_text or 0) or DEFAULT_GAIN
+    if not SMALLEST_GAIN <= abs(gain) <= LARGEST_GAIN:
+        raise ValueError(
+            f"{path}: expected a gain between {SMALLEST_GAIN:g} and {LARGEST_GAIN:g} in signal line {number}, "
+            f"got {gain_text[:40]}"
+        )
+    if per_frame is not None and int(per_frame) < 1:
+        raise ValueError(
+            f"{path}: expected a signal format such as 16 or 212 in signal line {number}, got {line[:80]!r}"
+        )
+    if resolution is not None and int(resolution) < 0:
+        raise ValueError(f"{path}: expected an ADC resolution in bits in signal line {number}, got {resolution}")
+    if name and rest[4] is None and _LONG_INTEGER.match(name):
+        raise ValueError(f"{path}: expected integers of at most 18 digits in signal line {number}, got {name[:40]!r}")
+    if name and (len(name) > LONGEST_NAME or not name.replace("\t", " ").isprintable()):
+        raise ValueError(
+            f"{path}: expected a lead's name of at most {LONGEST_NAME} printable characters in signal line {number}, "
+            f"got {name[:40]!r}"
+        )
+    return SignalLine(
+        file_name=file_name,
+        fmt=fmt,
+        samples_per_frame=int(per_frame or 1),
+        skew=int(skew or 0),
+        byte_offset=int(byte_offset or 0),
+        gain=gain,
+        baseline=int(baseline or adc_zero or 0),  # header(5): the baseline defaults to the ADC zero
+        unit=unit,
+        name=name or f"signal {number}",
+        initial_value=None if initial_value is None else int(initial_value),
+        checksum=None if checksum is None else int(checksum),
+    )
+
+
+def _explain(path: Path, number: int, line: str) -> NoReturn:
+    """Raise the ValueError that says which part of a signal line is not what it should be."""
+    file_name, *fields = line.split(maxsplit=2)
+    if not re.fullmatch(_FILE_NAME, file_name, re.ASCII):
         raise ValueError(
             f"{path}: expected the plain name of a signals file in the header's own folder, got {file_name[:80]!r}; "
             f"nothing outside that folder is opened"
         )
-    layout = _FORMAT.fullmatch(fields[1]) if len(fields) > 1 else None
-    if layout is None or int(layout[2] or 1) < 1:
+    if not fields or not re.fullmatch(_FORMAT, fields[0], re.ASCII):
         raise ValueError(
             f"{path}: expected a signal format such as 16 or 212 in signal line {number}, got {line[:80]!r}"
         )
-    gain, baseline, unit, name = _calibration(path, number, fields[2] if len(fields) > 2 else "")
-    return SignalLine(
-        file_name=file_name,
-        fmt=layout[1],
-        samples_per_frame=int(layout[2] or 1),
-        skew=int(layout[3] or 0),
-        byte_offset=int(layout[4] or 0),
-        gain=gain,
-        baseline=baseline,
-        unit=unit,
-        name=name or f"signal {number}",
-    )
-
-
-def _calibration(path: Path, number: int, rest: str) -> tuple[float, int, str | None, str]:
-    """(gain, baseline, unit, name) of what follows the format: gain, five optional integers, free text."""
-    fields = rest.split(maxsplit=1)
-    if not fields:
-        return DEFAULT_GAIN, 0, None, ""
-    match = _GAIN.fullmatch(fields[0])
-    if match is None or not isfinite(float(match[1])):
-        raise ValueError(f"{path}: expected gain(baseline)/unit in signal line {number}, got {fields[0][:40]!r}")
-    rest, integers = (fields[1] if len(fields) > 1 else ""), []
-    while len(integers) < 5 and rest and _INTEGER.fullmatch(rest.split(maxsplit=1)[0]):
-        integer, *remainder = rest.split(maxsplit=1)
-        integers.append(int(integer))
-        rest = remainder[0] if remainder else ""
-    if integers and integers[0] < 0:
-        raise ValueError(f"{path}: expected an ADC resolution in bits in signal line {number}, got {integers[0]}")
-    adc_zero = integers[1] if len(integers) > 1 else 0
-    baseline = adc_zero if match[2] is None else int(match[2])  # header(5): the baseline defaults to the ADC zero
-    return float(match[1]) or DEFAULT_GAIN, baseline, match[3], rest.strip()
+    got = fields[1].split(maxsplit=1)[0][:40] if len(fields) > 1 else line[:80]
+    raise ValueError(f"{path}: expected gain(baseline)/unit in signal line {number}, got {got!r}")
 
 
 def _segment_lines(path: Path, lines: list[str], num_segments: int) -> tuple[tuple[str, int], ...]:
@@ -187,7 +216,7 @@ def _segment_lines(path: Path, lines: list[str], num_segments: int) -> tuple[tup
     segments = []
     for line in lines:
         fields = line.split()
-        plain = len(fields) == 2 and (fields[0] == "~" or re.fullmatch(r"[-\w]+", fields[0], _FLAGS))
+        plain = len(fields) == 2 and _SEGMENT_NAME.fullmatch(fields[0])
         if not plain or not _COUNT.fullmatch(fields[1]):
             raise ValueError(
                 f"{path}: expected the plain name of a record in the header's own folder and its number of samples, "

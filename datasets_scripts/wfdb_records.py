@@ -1,29 +1,30 @@
 """WFDB files become records: https://physionet.org/physiotools/wag/ (PTB-XL, MIMIC-IV-ECG, the Challenge sets, ...).
 
-Rules, each told in the record or in a log line:
+Rules; what is mended or left out stands in the record's `repairs`:
 - Units V, mV, uV and nV become mV; no unit means mV (header(5)); an unknown unit is an error.
 - A channel in a unit that is no voltage (mmHg, NU, ...), or that is named as another signal (RESP, PLETH, EEG, ...), is
-  left out with a warning; a record with nothing else is an error.
+  left out (`left_out_channel: PLETH`); a record with nothing else is an error.
 - `#Age`, `#Sex`, `#Dx` comments fill `age`, `sex` and `labels` (SNOMED codes as strings); 300 years means over 89.
-- Frames of several samples per lead are averaged to the header's rate, as `wfdb.rdrecord` does.
+- Frames of several samples per lead are averaged to the header's rate, in integers, as `wfdb.rdrecord` does.
 - Integers that fit int16 are kept as `digital`; else the record holds float32 mV only.
+- Samples whose sum is not the header's checksum are an error, or kept on request (`wrong_checksum: II`).
+- Missing samples are counted (`nan_samples: 120`); a lead without any sample, and one that never changes, is named
+  (`nan_lead: V3`, `flat_lead: V2`). Nothing is filled in.
 """
 
 from __future__ import annotations
 
-import logging
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import wfdb
 
 from datasets_scripts.records import DIGITAL_NAN, ECGRecord
-from datasets_scripts.wfdb_checks import frames_of, read_checked_header
-from datasets_scripts.wfdb_header import SignalLine, WFDBHeader, check_own_file, parse_header
-
-logger = logging.getLogger(__name__)
+from datasets_scripts.wfdb_checks import check_segments, frames_of, wrong_checksums
+from datasets_scripts.wfdb_header import SignalLine, WFDBHeader, parse_header
+from datasets_scripts.wfdb_signals import NAN_OF_FORMAT, read_signals, read_with_wfdb
 
 WFDB_SUFFIXES = (".hea", ".dat", ".mat")
 MILLIVOLT_PER_UNIT = {"V": 1000.0, "v": 1000.0, "mV": 1.0, "mv": 1.0, "nV": 1e-6}
@@ -51,33 +52,60 @@ OTHER_UNITS = (
 OTHER_SIGNALS = re.compile(
     r"(resp\w*|pleth|ppg|abp|art|pap|cvp|bp|spo2|sao2|co2|icp|temp|eeg|eog|emg)\b", re.IGNORECASE
 )
-# signal(5): the integer of each format that stands for "no sample"; format 8 has none
-NAN_OF_FORMAT = {"80": -(2**7), "508": -(2**7), "310": -(2**9), "311": -(2**9), "212": -(2**11)}
-NAN_OF_FORMAT |= {"16": -(2**15), "61": -(2**15), "160": -(2**15), "516": -(2**15)}
-NAN_OF_FORMAT |= {"24": -(2**23), "524": -(2**23), "32": -(2**31)}
+WRONG_CHECKSUM_CHOICES = ("reject", "keep")
+EXACT_IN_FLOAT32 = 2**24  # offsets up to here are the same number in float32
 HIDDEN_AGE, OVER_89 = 300, 90  # PTB-XL (and its copy in the Challenge sets) writes 300 for every age above 89
 
 
-def read_wfdb_record(path: Path) -> ECGRecord:
+def read_wfdb_record(path: Path, on_wrong_checksum: str = "reject") -> ECGRecord:
     """The record of a WFDB header, given by its path with `.hea`, `.dat`, `.mat` or no extension.
 
+    `on_wrong_checksum="keep"` keeps leads whose samples are not those that were written, and names them in `repairs`.
     Raises FileNotFoundError or ValueError, each with one sentence: expected, got, what to do.
     """
-    header = read_checked_header(header_path(path))
-    leads = _lead_lines(header)
-    kept = [index for index, line in enumerate(leads) if _is_voltage(header.path, line)]
+    if on_wrong_checksum not in WRONG_CHECKSUM_CHOICES:
+        raise ValueError(
+            f"on_wrong_checksum: expected one of {', '.join(WRONG_CHECKSUM_CHOICES)}, got {on_wrong_checksum!r}"
+        )
+    header = parse_header(header_path(path))
+    lines = _lead_lines(header)
+    kept = [index for index, line in enumerate(lines) if _is_voltage(line)]
     if not kept:
-        names = ", ".join(line.name for line in leads)
+        names = ", ".join(line.name for line in lines)
         raise ValueError(f"{header.path}: expected at least one lead in mV, got only other signals: {names}")
+    leads = tuple(lines[index].name for index in kept)
+    scale = np.array([_millivolt_per_unit(header.path, lines[index]) for index in kept])
+    read = _read_segments if header.segments else _read_one_segment
+    stored, wrong = read(header, kept, scale, on_wrong_checksum)
+    repairs = [f"left_out_channel: {lines[index].name}" for index in sorted(set(range(len(lines))) - set(kept))]
+    repairs += wrong + missing_and_flat(stored.get("digital", stored["signal"]), leads)
     metadata = {"record_id": header.path.stem, **metadata_of_comments(header.comments)}
-    names = tuple(leads[index].name for index in kept)
-    if header.segments or any(line.samples_per_frame > 1 for line in leads):
-        physical = _read_with_wfdb(header, physical=True).p_signal
-        scale = np.array([_millivolt_per_unit(header.path, leads[index]) for index in kept])
-        signal = (physical[:, kept] * scale).T  # (samples, leads) -> (leads, samples)
-        return ECGRecord(np.ascontiguousarray(signal, np.float32), names, header.sampling_rate, **metadata)
-    integers = _read_integers(header)[kept]
-    return _calibrated(header, [leads[index] for index in kept], integers, metadata)
+    return ECGRecord(leads=leads, sampling_rate=header.sampling_rate, repairs=tuple(repairs), **stored, **metadata)
+
+
+def missing_and_flat(stored: np.ndarray, leads: Sequence[str]) -> list[str]:
+    """What `repairs` says of samples that are not there and of leads that never change, in the order of the leads.
+
+    `stored (num_leads, num_samples)`: int16 with -32768 for "no sample", or float32 with NaN.
+
+    >>> missing_and_flat(np.array([[1, -32768, 2], [3, 3, -32768], [-32768] * 3], np.int16), ["I", "II", "V3"])
+    ['nan_samples: 5', 'flat_lead: II', 'nan_lead: V3']
+    """
+    low, high = stored.min(axis=1), stored.max(axis=1)  # NaN, or the sentinel, where a sample is missing
+    gaps = np.flatnonzero(low == DIGITAL_NAN if stored.dtype == np.int16 else np.isnan(low)).tolist()
+    flat = low == high if stored.shape[1] > 1 else np.zeros(len(leads), bool)
+    missing, remarks = 0, {int(index): f"flat_lead: {leads[index]}" for index in np.flatnonzero(flat)}
+    for index in gaps:
+        row = stored[index]
+        present = row[row != DIGITAL_NAN] if stored.dtype == np.int16 else row[~np.isnan(row)]
+        missing += row.size - present.size
+        remarks.pop(index, None)
+        if present.size == 0:
+            remarks[index] = f"nan_lead: {leads[index]}"
+        elif present.size > 1 and present.min() == present.max():
+            remarks[index] = f"flat_lead: {leads[index]}"
+    counted = [f"nan_samples: {missing}"] if missing else []
+    return counted + [remarks[index] for index in sorted(remarks)]
 
 
 def header_path(path: Path) -> Path:
@@ -94,14 +122,15 @@ def header_path(path: Path) -> Path:
         return candidate
     raise ValueError(
         f"{path}: expected a WFDB record (a .hea header with its .dat or .mat file beside it), got "
-        f"{path.suffix or 'a file without extension'}; convert it to WFDB, other formats are not read yet"
+        f"{path.suffix or 'a file without extension'}; give the path of its header"
     )
 
 
 def metadata_of_comments(comments: tuple[str, ...]) -> dict[str, Any]:
     """`age`, `sex` and `labels` of a header's comments, as the PhysioNet/CinC Challenge sets write them."""
-    age, sex = _comment(comments, "age"), (_comment(comments, "sex") or "").lower()
-    codes = re.split(r"[,\s]+", _comment(comments, "dx", whole_line=True) or "")
+    text = "\n".join(comments)
+    age, sex = _comment(text, "age"), (_comment(text, "sex") or "").lower()
+    codes = re.split(r"[,\s]+", _comment(text, "dx", whole_line=True) or "")
     return {
         "age": _age(age),
         "sex": {"m": "male", "male": "male", "f": "female", "female": "female"}.get(sex),
@@ -109,13 +138,11 @@ def metadata_of_comments(comments: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
-def _comment(comments: tuple[str, ...], key: str, whole_line: bool = False) -> str | None:
-    value = r"([^<#]*)" if whole_line else r"([^\s<#,]+)"
-    for comment in comments:
-        match = re.search(rf"(?:^|[\s<]){key}>?\s*:\s*{value}", comment, re.IGNORECASE)
-        if match:
-            return match[1]
-    return None
+def _comment(text: str, key: str, whole_line: bool = False) -> str | None:
+    """What the first comment `key: value` or `<key>: value` says; `text` has one comment in each line."""
+    value = r"([^<#\n]*)" if whole_line else r"([^\s<#,]+)"
+    match = re.search(rf"(?:^|[ \t<]){key}>?[ \t]*:[ \t]*{value}", text, re.IGNORECASE | re.MULTILINE)
+    return match[1] if match else None
 
 
 def _age(text: str | None) -> float | None:
@@ -140,13 +167,9 @@ def _lead_lines(header: WFDBHeader) -> tuple[SignalLine, ...]:
     return lines
 
 
-def _is_voltage(path: Path, line: SignalLine) -> bool:
+def _is_voltage(line: SignalLine) -> bool:
     other_unit = line.unit is not None and line.unit.lower() in OTHER_UNITS
-    if not other_unit and not OTHER_SIGNALS.match(line.name):
-        _millivolt_per_unit(path, line)
-        return True
-    logger.warning("%s: left out %s (%s): not a lead of an ECG", path, line.name, line.unit or "no unit")
-    return False
+    return not other_unit and not OTHER_SIGNALS.match(line.name)
 
 
 def _millivolt_per_unit(path: Path, line: SignalLine) -> float:
@@ -160,40 +183,74 @@ def _millivolt_per_unit(path: Path, line: SignalLine) -> float:
     return MILLIVOLT_PER_UNIT[line.unit]
 
 
-def _read_with_wfdb(header: WFDBHeader, physical: bool) -> wfdb.Record:
-    """`wfdb.rdrecord` on a checked header; its errors become one sentence. Never with `pn_dir`: nothing is fetched."""
-    check_own_file(header.path)
-    try:
-        return wfdb.rdrecord(str(header.path.with_suffix("").absolute()), physical=physical, pn_dir=None)
-    except (ValueError, TypeError, IndexError, KeyError, AttributeError, OverflowError, RuntimeError, OSError) as error:
-        raise ValueError(
-            f"{header.path}: its signals cannot be read ({error}); correct the header, or copy the record again"
-        ) from error
+def _read_one_segment(
+    header: WFDBHeader, kept: list[int], scale: np.ndarray, on_wrong_checksum: str
+) -> tuple[dict[str, np.ndarray | None], list[str]]:
+    """What is stored of the kept leads (`signal`, or `digital`, `gain` and `offset`), and `repairs` for wrong ones.
+
+    `scale (len(kept),)`: millivolts in one physical unit.
+    """
+    num_samples = frames_of(header)
+    rows = read_signals(header, num_samples)
+    wrong = _wrong_leads(header, rows, on_wrong_checksum)
+    lines = [header.signals[index] for index in kept]
+    if len(kept) < len(rows) or any(line.skew or line.samples_per_frame > 1 for line in lines):
+        rows = [_frame_means(_shifted(rows[index], line), line) for index, line in zip(kept, lines, strict=True)]
+    gain, offset = np.array([line.gain for line in lines]) / scale, np.array([float(line.baseline) for line in lines])
+    return _calibrated(np.stack(rows) if isinstance(rows, list) else rows, lines, gain, offset), wrong
 
 
-def _read_integers(header: WFDBHeader) -> np.ndarray:
-    """All samples as integers, `(leads, samples)`."""
-    first = header.signals[0]
-    if all((line.file_name, line.fmt, line.skew) == (first.file_name, "16", 0) for line in header.signals):
-        # the usual case (PTB-XL, MIMIC-IV-ECG, Challenge sets) without wfdb's slow second parse of the header
-        count = frames_of(header) * header.num_leads
-        path = header.path.parent / first.file_name
-        flat = np.fromfile(path, dtype="<i2", count=count, offset=first.byte_offset)
-        return flat.reshape(-1, header.num_leads).T  # (samples, leads) -> (leads, samples)
-    return _read_with_wfdb(header, physical=False).d_signal.T  # (samples, leads) -> (leads, samples)
+def _wrong_leads(header: WFDBHeader, rows: Sequence[np.ndarray], on_wrong_checksum: str) -> list[str]:
+    """`repairs` for leads with a wrong checksum; ValueError for the first one unless they are to be kept."""
+    sentences = wrong_checksums(header, rows)
+    leads = [index for index in sentences if _is_voltage(header.signals[index])]
+    if leads and on_wrong_checksum == "reject":
+        raise ValueError(sentences[leads[0]])
+    return [f"wrong_checksum: {header.signals[index].name}" for index in leads]
+
+
+def _shifted(row: np.ndarray, line: SignalLine) -> np.ndarray:
+    """The samples of a signal that the file holds `skew` frames late; at the end there are none (header(5))."""
+    late = line.skew * line.samples_per_frame
+    if late == 0:
+        return row
+    wide = row.astype(np.int64)
+    return np.append(wide[late:], np.full(late, NAN_OF_FORMAT.get(line.fmt, DIGITAL_NAN)))
+
+
+def _frame_means(row: np.ndarray, line: SignalLine) -> np.ndarray:
+    """The mean of every frame as an integer, cut towards zero as `wfdb` does; missing where one sample is missing."""
+    if line.samples_per_frame == 1:
+        return row
+    frames = row.reshape(-1, line.samples_per_frame)
+    means = np.trunc(frames.sum(axis=1, dtype=np.int64) / line.samples_per_frame).astype(np.int64)
+    absent = NAN_OF_FORMAT.get(line.fmt)
+    return means if absent is None else np.where((frames == absent).any(axis=1), absent, means)
 
 
 def _calibrated(
-    header: WFDBHeader, lines: list[SignalLine], integers: np.ndarray, metadata: dict[str, Any]
-) -> ECGRecord:
-    """The record of integers `(leads, samples)`: int16 with gain and offset where they fit, else float32 mV."""
-    names = tuple(line.name for line in lines)
-    gain = np.array([line.gain / _millivolt_per_unit(header.path, line) for line in lines])
-    offset = np.array([line.baseline for line in lines], dtype=np.float64)
-    absent = np.stack([row == NAN_OF_FORMAT.get(line.fmt, None) for row, line in zip(integers, lines, strict=True)])
-    present = integers[~absent]
-    if present.size == 0 or (present.min() > DIGITAL_NAN and present.max() <= np.iinfo(np.int16).max):
+    integers: np.ndarray, lines: list[SignalLine], gain: np.ndarray, offset: np.ndarray
+) -> dict[str, np.ndarray | None]:
+    """Integers `(leads, samples)` as int16 with gain and offset where they fit, else as float32 mV."""
+    exact = np.abs(offset).max() <= EXACT_IN_FLOAT32
+    if exact and integers.dtype == np.int16 and all(line.fmt == "16" for line in lines):
+        return {"signal": None, "digital": integers, "gain": gain, "offset": offset}  # its sentinel is DIGITAL_NAN
+    absent = np.stack([row == NAN_OF_FORMAT.get(line.fmt) for row, line in zip(integers, lines, strict=True)])
+    present = np.where(absent, 0, integers)
+    if exact and present.min() > DIGITAL_NAN and present.max() <= np.iinfo(np.int16).max:
         digital = np.where(absent, DIGITAL_NAN, integers).astype(np.int16)
-        return ECGRecord.from_digital(digital, gain, offset, names, header.sampling_rate, **metadata)
+        return {"signal": None, "digital": digital, "gain": gain, "offset": offset}
     signal = np.where(absent, np.nan, (integers - offset[:, None]) / gain[:, None])
-    return ECGRecord(signal.astype(np.float32), names, header.sampling_rate, **metadata)
+    return {"signal": signal.astype(np.float32)}
+
+
+def _read_segments(
+    header: WFDBHeader, kept: list[int], scale: np.ndarray, on_wrong_checksum: str
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The same for a record in several segments: they are checked here and put together by `wfdb`."""
+    wrong = []
+    for segment in check_segments(header):
+        wrong += _wrong_leads(segment, read_signals(segment, frames_of(segment)), on_wrong_checksum)
+    physical = read_with_wfdb(header, physical=True).p_signal
+    signal = np.ascontiguousarray((physical[:, kept] * scale).T, np.float32)  # (samples, leads) -> (leads, samples)
+    return {"signal": signal}, wrong
