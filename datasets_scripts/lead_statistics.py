@@ -101,29 +101,35 @@ class LeadStatistics:
         """Add one record. All samples count; those that are NaN (or infinite) are no samples."""
         self.num_records += 1
         names = distinct_leads(record.leads)
-        rows = _from_digital(record) if record.digital is not None else _from_millivolt(record.signal)
-        num_present, (mean, deviation, lowest, highest) = rows
+        measured = _from_digital(record) if record.digital is not None else _from_millivolt(record.signal)
+        num_present, (mean, deviation, lowest, highest) = measured
         moves = (num_present > 0) & (highest > lowest)
         bins = _amplitude_bins(highest - lowest, moves)
-        voltages = [_whole_nanovolt(values) for values in (mean, deviation, lowest, highest)]
+        voltages = _whole_nanovolt(np.stack([mean, deviation, lowest, highest], axis=1))  # one row per lead
+        num_samples = record.num_samples
         for i, (name, present) in enumerate(zip(names, num_present.tolist(), strict=True)):
-            lead = self.leads.setdefault(name, LeadSums())
+            lead = self._lead(name)
             lead.num_records += 1
-            lead.num_samples += record.num_samples
-            lead.num_nan_samples += record.num_samples - present
-            lead.num_with_nan += present < record.num_samples
+            lead.num_samples += num_samples
+            lead.num_nan_samples += num_samples - present
+            lead.num_with_nan += present < num_samples
             if moves[i]:
-                lead.add_moving(*(values[i] for values in voltages), bins[i])
+                lead.add_moving(*voltages[i], bins[i])
             elif present:
                 lead.num_flat += 1
             else:
                 lead.num_empty += 1
 
+    def _lead(self, name: str) -> LeadSums:
+        if name not in self.leads:
+            self.leads[name] = LeadSums()
+        return self.leads[name]
+
     def merge(self, other: LeadStatistics) -> None:
         """Add the statistics of other records."""
         self.num_records += other.num_records
         for name, lead in other.leads.items():
-            self.leads.setdefault(name, LeadSums()).merge(lead)
+            self._lead(name).merge(lead)
 
     def summary(self) -> dict[str, dict[str, float]]:
         """For each of the twelve leads, and every other one met: counts of records, and voltages in mV.
@@ -162,10 +168,10 @@ class LeadStatistics:
         return statistics
 
 
-_Rows = tuple[np.ndarray, np.ndarray]  # samples that are there (L,); mean, deviation, lowest, highest in mV (4, L)
+_Measured = tuple[np.ndarray, np.ndarray]  # samples there (L,); mean, deviation, lowest, highest in mV (4, L)
 
 
-def _from_digital(record: ECGRecord) -> _Rows:
+def _from_digital(record: ECGRecord) -> _Measured:
     """From the integers, with exact sums of 64 bits."""
     digital = record.digital
     present = np.full(record.num_leads, record.num_samples)
@@ -183,7 +189,7 @@ def _from_digital(record: ECGRecord) -> _Rows:
     return present, np.stack([(mean - offset) / gain, deviation / np.abs(gain), ends.min(axis=0), ends.max(axis=0)])
 
 
-def _from_millivolt(signal: np.ndarray) -> _Rows:
+def _from_millivolt(signal: np.ndarray) -> _Measured:
     present = np.zeros(len(signal), np.int64)
     values = np.zeros((4, len(signal)))
     for i, row in enumerate(signal):
@@ -195,7 +201,7 @@ def _from_millivolt(signal: np.ndarray) -> _Rows:
     return present, values
 
 
-def _whole_nanovolt(millivolt: np.ndarray) -> list[int]:
+def _whole_nanovolt(millivolt: np.ndarray) -> list[list[int]]:
     return np.clip(np.rint(millivolt * _NANOVOLT), -_LARGEST, _LARGEST).astype(np.int64).tolist()
 
 

@@ -22,11 +22,11 @@ LEAST_SAMPLES = 1000  # of each lead that the laws are tested on, where it has s
 RELATIVE_TOLERANCE = 0.05  # of the limb leads' amplitude; the least of 1,442 records z-scored per lead has 0.08
 TOLERANCE_STEPS = 5  # of the converter: III and the augmented leads are sums of rounded or truncated numbers
 LEAST_TOLERANCE = 0.01  # mV
-INVERTED_QRS, INVERTED_P = -0.05, -0.02  # mV that lead I goes further up than down
+INVERTED_QRS, INVERTED_P = -0.05, -0.02  # mV: how much further up than down the wave goes
 P_WINDOW = (-0.28, -0.06)  # seconds after the middle of the QRS complex
 UPRIGHT_CHEST = 0.3  # of the chest lead's QRS amplitude, the same way
 AGAINST_CHEST = -0.5  # correlation of lead I with the chest lead, QRS to T
-FLAT_LEAD = 0.1  # mV, the published bound; the least lead II of 1,756 real recordings has 0.17
+FLAT_LEAD = 0.1  # mV, the published bound; the smallest lead II of 315 real recordings has 0.18
 FLAT_SHARE = 0.1  # of the smaller of the other two
 _MOST_UNUSABLE = 0.75
 _RAILS = 0.01  # a share of the samples: a lead that is so often at its extreme is cut off there
@@ -88,6 +88,9 @@ def suspected_limb_reversal(record: ECGRecord) -> str | None:
       https://pmc.ncbi.nlm.nih.gov/articles/PMC6932211/
     - right arm and left leg: the same, and P points down in aVF too.
     - right arm and right leg: lead II alone is below 0.1 mV, since it lies between the legs (same table).
+
+    On 1,756 real recordings (PTB-XL, Challenge 2021) there was no alarm; of arm exchanges made of them 83 % were found,
+    1 in 27 of these as right arm and left leg; of right arm and right leg 99 %.
     Not looked for: left arm and left leg (too much like other hearts), left arm and right leg (a small lead III
     is often natural), and the two legs (they change nothing).
     """
@@ -215,7 +218,7 @@ def _exchanged_electrodes(record: ECGRecord, leads: _LimbLeads) -> str | None:
         return "right arm and right leg electrodes are exchanged"
     if against_chest and _lead_i_is_upside_down(beat, chest):
         inferior = _p_wave(beat.part("II", *P_WINDOW) - beat.part("I", *P_WINDOW) / 2)  # aVF
-        return f"right arm and left {'arm' if _net(inferior) >= 0 else 'leg'} electrodes are exchanged"
+        return f"right arm and left {'leg' if _net(inferior) < INVERTED_P else 'arm'} electrodes are exchanged"
     return None
 
 

@@ -11,6 +11,7 @@ from datasets_scripts.leads import LEADS, distinct_leads
 from datasets_scripts.records import ECGRecord, digital_to_millivolt
 
 RATE = 100.0  # Hz: every k-th sample is looked at; aliasing moves peaks by less than the rules' margins
+LEAST_RATE = 50.0  # Hz: below it a QRS complex is four samples or fewer
 LONGEST = 20.0  # seconds
 BEFORE, AFTER = 0.30, 0.45  # seconds around the QRS complex
 REFRACTORY = 0.30  # seconds from one QRS complex to the next, at least
@@ -43,8 +44,10 @@ def excerpt(record: ECGRecord, rows: Sequence[int], step: int, num_samples: int 
 def median_beat(record: ECGRecord) -> MedianBeat | None:
     """The median over the beats of the first 20 s, of the record's leads that are among the twelve.
 
-    None where fewer than three beats are found. A beat is where the leads together change fastest.
+    None where fewer than three beats are found, or below 50 Hz. A beat is where the leads together change fastest.
     """
+    if record.sampling_rate < LEAST_RATE:
+        return None
     names = distinct_leads(record.leads)
     rows = [i for i, name in enumerate(names) if name in LEADS]
     step = max(1, round(record.sampling_rate / RATE))
