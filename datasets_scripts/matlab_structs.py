@@ -10,6 +10,7 @@ are HDF5 and are refused.
 from __future__ import annotations
 
 import io
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -27,6 +28,7 @@ STRUCT_CLASS, CHAR_CLASS, NUMBER_CLASSES = 2, 4, range(6, 16)
 BYTES_OF_NUMBER = {1: 1, 2: 1, 3: 2, 4: 2, 5: 4, 6: 4, 7: 4, 9: 8, 12: 8, 13: 8}
 CHARACTER_TYPES = (1, 2, 4, 16, 17)
 IS_COMPLEX = 0x0800
+_PLAIN_NAME = re.compile(r"[A-Za-z]\w*", re.ASCII)
 
 Element = tuple[int, int, int, int]  # type, first byte and end of its data, start of the next element
 
@@ -124,7 +126,14 @@ def _head(matrix: bytes, order: str) -> tuple[int, tuple[int, int], str, int]:
     kind, begin, end, position = _element(matrix, position, len(matrix), order)
     if kind != INT8 or end - begin > MAX_NAME_BYTES:
         raise ValueError(f"expected a name of at most {MAX_NAME_BYTES} bytes, got {end - begin} of type {kind}")
-    return flags & 0xFF, (rows, columns), matrix[begin:end].decode("ascii"), position
+    return flags & 0xFF, (rows, columns), _name(matrix[begin:end]), position
+
+
+def _name(data: bytes) -> str:
+    name = data.rstrip(b"\0").decode("ascii")
+    if name and not _PLAIN_NAME.fullmatch(name):
+        raise ValueError(f"expected a name of letters, digits and '_', got {name!r}")
+    return name
 
 
 def _check_matrix(matrix: bytes, order: str, in_struct: bool) -> None:
@@ -154,6 +163,9 @@ def _check_fields(matrix: bytes, order: str, position: int) -> None:
     count, rest = divmod(end - begin, width) if 0 < width <= MAX_NAME_BYTES else (0, 1)
     if kind != INT8 or rest or not 0 < count <= MAX_FIELDS:
         raise ValueError(f"expected 1 to {MAX_FIELDS} names of fields, got {end - begin} bytes of names")
+    names = {_name(matrix[first : first + width]) for first in range(begin, end, width)}
+    if "" in names or len(names) < count:
+        raise ValueError(f"expected {count} different names of fields, got {', '.join(sorted(names))}")
     for _ in range(count):
         kind, begin, end, position = _element(matrix, position, len(matrix), order)
         if kind != MATRIX:
