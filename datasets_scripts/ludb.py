@@ -169,8 +169,7 @@ def plain_statement(finding: str) -> str:
         return said if "deviation" in said else f"{said} electrical axis" if said else ""
     for pattern, plain in _PLAIN:
         text = pattern.sub(plain, text)
-    first = text.partition(" ")[0]
-    return text if first[1:] != first[1:].lower() else text[:1].lower() + text[1:]  # STEMI stays as it is
+    return text[:1].lower() + text[1:] if text[1:2].islower() else text  # STEMI and P-synchrony stay as they are
 
 
 def metadata_of_comments(comments: Iterable[str], task: str = "all") -> dict[str, Any]:
