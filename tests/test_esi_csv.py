@@ -129,7 +129,7 @@ def test_split_is_by_patient_and_never_changes(tmp_path):
 
 def test_tables_that_do_not_fit(tmp_path):
     make(tmp_path, "index,text\n0,x\n")
-    with pytest.raises(ValueError, match="save_index and prompt"):
+    with pytest.raises(ValueError, match="expected the columns save_index, prompt, got index, text"):
         read(tmp_path)
     (tmp_path / "second.csv").write_text("a\n")
     with pytest.raises(ValueError, match="one CSV in this folder, got 2; pass meta_path"):

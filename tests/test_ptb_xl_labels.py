@@ -108,9 +108,9 @@ def test_fact_13_in_the_published_tables(with_reports):
     rows_over_89 = likelihoods_of_0 = 0
     for name in ("ptbxl", "ptbxl_filtered", "ptbxl_reports"):
         folder = folder_of(name, with_reports)
-        table = pd.read_csv(folder / "ptbxl_database.csv", dtype=str, index_col="ecg_id")
+        table = pd.read_csv(folder / "ptbxl_database.csv", dtype=str, index_col="ecg_id").to_dict("index")
         for entry in list_split(ptb_xl, folder, sampling_rate=100, task="all"):
-            age, sex, codes = table.loc[entry.record_id, ["age", "sex", "scp_codes"]]
+            age, sex, codes = (table[entry.record_id][column] for column in ("age", "sex", "scp_codes"))
             assert entry.fields["sex"] == ("male" if sex == "0" else "female")
             expected = None if pd.isna(age) else 90.0 if age == "300.0" else float(age)
             assert entry.fields["age"] == expected
