@@ -11,7 +11,7 @@ Columns of the table: `path`, and where they are there `text`, `labels`, `statem
   as they are (`patient_id="drop"`, `"hash"`, `"keep"`): evaluation needs to know which records are of one patient, not
   who it is. Those inside files are dropped, hashed or kept as `datasets_scripts.formats` says.
 - Without a table, every file with a known ending is listed (`.txt` is not: a table may name it).
-- Ages above 89 are stored as 90, as everywhere.
+- Ages above 89 are stored as 90.
 - File names become `record_id` and stand in reports: where they tell names of people, give `record_id` and rename them.
 """
 
