@@ -132,7 +132,8 @@ def trimmed(values: np.ndarray) -> tuple[int, int]:
 
     Both are equal where all is 0.
     """
-    told = np.flatnonzero(values.any(axis=1))
+    with np.errstate(invalid="ignore"):  # a signalling NaN is not 0 either
+        told = np.flatnonzero((values != 0).any(axis=1))
     return (int(told[0]), int(told[-1]) + 1) if len(told) else (0, 0)
 
 
