@@ -19,7 +19,7 @@ from transformers.utils import TensorType, logging
 
 from .configuration_esi import LEADS
 from .lead_names import derive_limb_leads, match_leads, parse_lead_name
-from .recordings import as_number, check_batch, check_rate, read_recordings
+from .recordings import SignalBatch, as_number, check_batch, check_rate, read_recordings, stack_recordings
 from .resampling import resample
 
 logger = logging.get_logger(__name__)
@@ -127,6 +127,9 @@ class ESIFeatureExtractor(FeatureExtractionMixin):
             signal: one record or a list of them. A record is a `(leads, samples)` array, tensor or nested list, or an
                 object or mapping with the fields `signal`, `sampling_rate` and `leads`. A `(B, leads, samples)` array
                 is a list of records. NaN marks what was not recorded. Whole numbers are taken as so many units.
+                Where it has the fields `digital` (int16), `gain` and `offset`, these count, and its `signal` is not
+                asked for: int16 travels to the device, and becomes `(digital - offset) / gain` mV there, missing
+                where it is -32768. A stored row will do: a mapping whose `signal` is flat, with `num_samples`.
             sampling_rate: in Hz, one for all or a list of one per record; not needed where the record has it.
             leads: one name per channel in any usual spelling, one list for all or one per record.
             unit: "mV", "uV" (or with a Greek or micro sign), "V" or "nV", one for all or one per record; case counts.
@@ -148,20 +151,19 @@ class ESIFeatureExtractor(FeatureExtractionMixin):
         _check_choice("crop", crop, CROPS)
         as_numpy = _wants_numpy(return_tensors)
         recordings = read_recordings(signal, sampling_rate, leads, unit, self.ignore_unknown_leads)
-        device = torch.device(device) if device is not None else recordings[0].signal.device
+        device = torch.device(device) if device is not None else recordings[0].device
         positions = _draw_positions(len(recordings), generator) if crop == "random" else None
 
         groups: dict[tuple, list[int]] = {}
         for i, recording in enumerate(recordings):
-            key = (recording.sampling_rate, recording.leads, recording.signal.shape[-1])
-            groups.setdefault(key, []).append(i)
+            groups.setdefault(recording.kind, []).append(i)
 
         values = torch.zeros((len(recordings), len(LEADS), self.num_samples), device=device)
         lead_mask = torch.zeros((len(recordings), len(LEADS)), dtype=torch.bool, device=device)
         recorded = [0] * len(recordings)
         rejects: dict[int, str] = {}
-        for (rate, names, _), members in groups.items():
-            batch = torch.stack([recordings[i].signal.to(device) for i in members])
+        for (rate, names, *_), members in groups.items():
+            batch = stack_recordings([recordings[i] for i in members], device)
             starts = positions[members] if positions is not None else None
             some_values, some_mask, num_real, reasons = self._transform(batch, rate, names, starts, augment)
             values[members, :, :num_real], lead_mask[members] = some_values, some_mask
@@ -193,7 +195,8 @@ class ESIFeatureExtractor(FeatureExtractionMixin):
         if len(recordings) != 1:
             raise ValueError(f"reject_reason: expected one record, got {len(recordings)}: ask for each.")
         recording = recordings[0]
-        return self.reject_reasons(recording.signal[None], recording.sampling_rate, recording.leads)[0]
+        batch = stack_recordings(recordings, recording.device)
+        return self._reject_reasons(batch, recording.sampling_rate, recording.leads)[0]
 
     # ----- a batch of one shape --------------------------------------------------------------------------------------
 
@@ -224,7 +227,7 @@ class ESIFeatureExtractor(FeatureExtractionMixin):
         _check_choice("crop", crop, CROPS)
         rate, names = check_rate(sampling_rate), check_batch(signal, leads)
         positions = _draw_positions(len(signal), generator) if crop == "random" else None
-        values, lead_mask, num_real, reasons = self._transform(signal, rate, names, positions, augment)
+        values, lead_mask, num_real, reasons = self._transform(SignalBatch(signal), rate, names, positions, augment)
         _raise_rejects({i: reason for i, reason in enumerate(reasons) if reason is not None})
         features = {"input_values": values, "lead_mask": lead_mask}
         if num_real < self.num_samples:
@@ -236,15 +239,17 @@ class ESIFeatureExtractor(FeatureExtractionMixin):
     @torch.no_grad()
     def reject_reasons(self, signal: Tensor, sampling_rate: float, leads: Sequence[str]) -> list[str | None]:
         """For each record of a batch `(B, leads, samples)` in mV, why `transform` would reject it, or None."""
-        rate, names = check_rate(sampling_rate), check_batch(signal, leads)
+        return self._reject_reasons(SignalBatch(signal), check_rate(sampling_rate), check_batch(signal, leads))
+
+    def _reject_reasons(self, batch: SignalBatch, rate: float, names: tuple[str, ...]) -> list[str | None]:
         reasons: list[str | None] = []
-        for chunk in _chunks(signal):
-            reasons += self._arrange_and_repair(chunk, rate, names)[2]
+        for chunk in _chunks(batch):
+            reasons += self._arrange_and_repair(chunk.millivolts(), rate, names)[2]
         return reasons
 
     def _transform(
         self,
-        signal: Tensor,
+        batch: SignalBatch,
         rate: float,
         names: tuple[str, ...],
         positions: Tensor | None,
@@ -252,14 +257,14 @@ class ESIFeatureExtractor(FeatureExtractionMixin):
     ) -> tuple[Tensor, Tensor, int, list[str | None]]:
         """`(values (B, 12, real samples), lead mask (B, 12), real samples, reason or None per record)`."""
         results, masks, reasons = [], [], []
-        for number, chunk in enumerate(_chunks(signal)):
-            values, present, some_reasons = self._arrange_and_repair(chunk, rate, names)
+        for number, chunk in enumerate(_chunks(batch)):
+            values, present, some_reasons = self._arrange_and_repair(chunk.millivolts(), rate, names)
             reasons += some_reasons
             if not bool(present.all()):
                 derive_limb_leads(values, present, self.leads)
             values = resample(values, rate, self.sampling_rate)
-            start = number * _chunk_size(signal)
-            values = self._crop(values, positions[start : start + len(chunk)] if positions is not None else None)
+            start = number * _chunk_size(batch.signal)
+            values = self._crop(values, positions[start : start + len(values)] if positions is not None else None)
             if augment is not None:
                 values = augment(values).masked_fill(~present[..., None], 0.0)
             results.append(self._scale(values, present))
@@ -395,9 +400,9 @@ def _chunk_size(signal: Tensor) -> int:
     return max(1, CHUNK_VALUES // max(1, len(LEADS) * signal.shape[-1]))
 
 
-def _chunks(signal: Tensor) -> tuple[Tensor, ...]:
+def _chunks(batch: SignalBatch) -> list[SignalBatch]:
     # a chunk is only worked on apart: no record's result depends on the others
-    return signal.split(_chunk_size(signal))
+    return batch.split(_chunk_size(batch.signal))
 
 
 def _draw_positions(num_records: int, generator: torch.Generator | None) -> Tensor:

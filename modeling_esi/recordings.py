@@ -1,5 +1,8 @@
 # Copyright 2026 The esi-ecg authors. Apache-2.0.
-"""What people pass in, and what must be true of it: any array, list or object becomes checked millivolts."""
+"""What people pass in, and what must be true of it: any array, list or object becomes checked millivolts.
+
+Integers with a gain stay int16 until their batch is on its device: half the bytes to copy and to move.
+"""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -13,14 +16,55 @@ from .lead_names import match_leads
 
 UNITS_PER_MV = {"V": 1e-3, "mV": 1.0, "uV": 1e3, "\u00b5V": 1e3, "\u03bcV": 1e3, "nV": 1e6}
 LOWEST_RATE, HIGHEST_RATE = 20.0, 20_000.0  # Hz; outside, it is not the sampling rate of a diagnostic ECG
+DIGITAL_NAN = -32768  # the least int16; in a stored record it stands for "no sample"
 
 
 class Recording(NamedTuple):
-    """One record, read and checked: float32 millivolts `(leads, samples)`, Hz, one name per lead."""
+    """One record, read and checked: `signal (leads, samples)`, Hz, one name per lead.
 
-    signal: Tensor
+    `signal` is float32 millivolts; or, where `gain` and `offset (leads,)` are there, int16 as stored (see
+    `SignalBatch.millivolts`).
+    """
+
+    signal: Tensor | np.ndarray
     sampling_rate: float
     leads: tuple[str, ...]
+    gain: np.ndarray | None = None
+    offset: np.ndarray | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the signal is."""
+        return self.signal.device if isinstance(self.signal, Tensor) else torch.device("cpu")
+
+    @property
+    def kind(self) -> tuple[Any, ...]:
+        """What records must share to be stacked: rate, leads, length, and how their samples are held."""
+        held = (self.gain is not None, isinstance(self.signal, Tensor))
+        return (self.sampling_rate, self.leads, self.signal.shape[-1], *held)
+
+
+class SignalBatch(NamedTuple):
+    """Signals `(B, leads, samples)` on one device: millivolts, or int16 with `gain` and `offset (B, leads)`."""
+
+    signal: Tensor
+    gain: Tensor | None = None
+    offset: Tensor | None = None
+
+    def millivolts(self) -> Tensor:
+        """`(B, leads, samples)` in mV: `(signal - offset) / gain` in float32, NaN where int16 is -32768."""
+        if self.gain is None:
+            return self.signal
+        millivolt = self.signal.float().sub_(self.offset[..., None]).div_(self.gain[..., None])
+        # the least int16 is quickly looked for; a GPU masks as fast as it could answer
+        if self.signal.device.type == "cpu" and self.signal.amin() != DIGITAL_NAN:
+            return millivolt
+        return millivolt.masked_fill_(self.signal == DIGITAL_NAN, float("nan"))
+
+    def split(self, num_records: int) -> list["SignalBatch"]:
+        """The batch in parts of at most so many records."""
+        parts = [values.split(num_records) for values in self if values is not None]
+        return [SignalBatch(*part) for part in zip(*parts, strict=True)]
 
 
 def read_recordings(
@@ -46,6 +90,27 @@ def read_recordings(
     return recordings
 
 
+def stack_recordings(recordings: Sequence[Recording], device: torch.device) -> SignalBatch:
+    """Recordings of one `kind` as a batch on `device`."""
+    signal = _stack([recording.signal for recording in recordings], device)
+    if recordings[0].gain is None:
+        return SignalBatch(signal)
+    gain, offset = ([getattr(recording, name) for recording in recordings] for name in ("gain", "offset"))
+    return SignalBatch(signal, _stack(gain, device), _stack(offset, device))
+
+
+def _stack(values: list[Tensor] | list[np.ndarray], device: torch.device) -> Tensor:
+    if isinstance(values[0], Tensor):
+        return torch.stack([value.to(device) for value in values])
+    if device.type != "cuda":
+        return torch.from_numpy(np.stack(values)).to(device)
+    # a GPU fetches from pinned memory by itself, while Python goes on
+    dtype = torch.int16 if values[0].dtype == np.int16 else torch.float32
+    pinned = torch.empty((len(values), *values[0].shape), dtype=dtype, pin_memory=True)
+    np.stack(values, out=pinned.numpy())
+    return pinned.to(device, non_blocking=True)
+
+
 # ----- one or many ---------------------------------------------------------------------------------------------------
 
 
@@ -56,7 +121,7 @@ def _split_records(signal: Any) -> list[Any]:
     if isinstance(signal, Tensor | np.ndarray):
         is_batch = signal.ndim == 3 or (signal.ndim == 1 and signal.dtype == object)
         return list(signal) if is_batch and len(signal) else [signal]
-    if isinstance(signal, list | tuple) and not hasattr(signal, "signal"):
+    if isinstance(signal, list | tuple) and not _has_fields(signal):
         if not signal:
             raise ValueError("signal: expected at least one record, got an empty list.")
         return list(signal) if _is_record(signal[0]) else [signal]
@@ -93,7 +158,8 @@ def _is_one_list_of_names(value: Any) -> bool:
 
 
 def _has_fields(value: Any) -> bool:
-    return isinstance(value, Mapping) or hasattr(value, "signal")
+    # `digital` first: a record with integers computes its millivolts as soon as `signal` is asked for
+    return isinstance(value, Mapping) or hasattr(value, "digital") or hasattr(value, "signal")
 
 
 def _field(record: Any, name: str) -> Any:
@@ -101,20 +167,81 @@ def _field(record: Any, name: str) -> Any:
 
 
 def _read_recording(item: Any, sampling_rate: Any, leads: Any, unit: str) -> Recording:
-    signal = item
-    if _has_fields(item):
-        signal = _field(item, "signal")
-        if signal is None:
-            raise ValueError(f"signal: expected a record with such a field, got a {type(item).__name__} without.")
-        sampling_rate = _agree("sampling_rate", _field(item, "sampling_rate"), sampling_rate)
-        leads = _agree("leads", _field(item, "leads"), leads)
-        unit = _field(item, "unit") or unit
-        if _field(item, "gain") is not None and not _is_floating(signal):
-            raise ValueError("signal: expected millivolts, got counts with a gain: pass (signal - offset) / gain.")
+    if not _has_fields(item):
+        names = _lead_names(leads)
+        return Recording(_to_millivolts(item, unit, names), check_rate(sampling_rate), names)
+    names = _lead_names(_agree("leads", _field(item, "leads"), leads))
+    rate = check_rate(_agree("sampling_rate", _field(item, "sampling_rate"), sampling_rate))
+    unit = _field(item, "unit") or unit
+    if isinstance(item, Mapping) and item.get("num_samples") is not None:
+        item = _record_of_row(item, names)
+    stored = tuple(_field(item, name) for name in ("digital", "gain", "offset"))
+    if all(values is not None for values in stored):
+        return Recording(_to_int16(stored[0], unit, names), rate, names, *_check_calibration(*stored[1:], names))
+    signal = _field(item, "signal")
+    if signal is None:
+        raise ValueError(f"signal: expected a record with such a field, got a {type(item).__name__} without.")
+    if stored[1] is not None and not _is_floating(signal):
+        raise ValueError(
+            "signal: expected millivolts, got counts with a gain: pass (signal - offset) / gain, or the counts as "
+            "digital, with gain and offset."
+        )
+    return Recording(_to_millivolts(signal, unit, names), rate, names)
+
+
+def _lead_names(leads: Any) -> tuple[str, ...]:
     if leads is None:
         raise ValueError("leads: expected one name per channel, got none: pass leads=['I', 'II', ...], as recorded.")
-    names = (leads,) if isinstance(leads, str) else tuple(leads)
-    return Recording(_to_millivolts(signal, unit, names), check_rate(sampling_rate), names)
+    return (leads,) if isinstance(leads, str) else tuple(leads)
+
+
+def _record_of_row(row: Mapping[str, Any], names: tuple[str, ...]) -> Mapping[str, Any]:
+    """A stored row as a record: its flat `signal` as `(leads, samples)`, and as `digital` where it holds integers."""
+    flat, shape = np.asarray(row.get("signal")), (len(names), as_number("num_samples", row["num_samples"]))
+    if flat.ndim != 1:
+        return row  # a record that also tells its length
+    if flat.size != math.prod(shape):
+        raise ValueError(f"signal: expected {shape[0]} leads * {shape[1]} samples in a row, got {flat.size} values.")
+    is_floating = flat.dtype.kind == "f"
+    if is_floating and (np.any(np.asarray(row.get("gain", 1)) != 1) or np.any(np.asarray(row.get("offset", 0)))):
+        raise ValueError("signal: expected a row of millivolts (gain 1, offset 0) or of int16, got floats with a gain.")
+    return {**row, "signal" if is_floating else "digital": flat.reshape(shape)}
+
+
+def _to_int16(digital: Any, unit: str, names: tuple[str, ...]) -> Tensor | np.ndarray:
+    """Checked `(leads, samples)` int16; an array is not copied where it is int16 already."""
+    if unit != "mV":
+        raise ValueError(f"unit: expected 'mV' for digital, whose gain is per mV, got {unit!r}: leave it out.")
+    if isinstance(digital, Tensor) and digital.device.type == "cpu":
+        digital = digital.detach().numpy()
+    values = digital if isinstance(digital, Tensor) else np.asarray(digital)
+    if values.dtype != (torch.int16 if isinstance(values, Tensor) else np.int16):
+        values = _narrowed(values)
+    _check_shape(tuple(values.shape), names)
+    return values
+
+
+def _narrowed(values: Tensor | np.ndarray) -> np.ndarray:
+    """Whole numbers of another dtype as int16, where they fit: stored rows come as Python's."""
+    fits = isinstance(values, np.ndarray) and values.dtype.kind in "iu"
+    if not fits or (values.size and not (DIGITAL_NAN <= values.min() and values.max() < -DIGITAL_NAN)):
+        raise ValueError(f"digital: expected int16 numbers, got {values.dtype}: pass the signal in mV instead.")
+    return values.astype(np.int16)
+
+
+def _check_calibration(gain: Any, offset: Any, names: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """`gain` and `offset (leads,)` in float32, finite, no gain 0."""
+    checked = []
+    for name, values in (("gain", gain), ("offset", offset)):
+        values = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values, dtype=np.float32)
+        fits = values.shape == (len(names),) and np.isfinite(values).all()
+        if not fits or (name == "gain" and not values.all()):
+            other_than_0 = " other than 0" if name == "gain" else ""
+            raise ValueError(
+                f"{name}: expected {len(names)} finite numbers{other_than_0}, one per lead, got {values.tolist()}."
+            )
+        checked.append(values)
+    return tuple(checked)
 
 
 def _agree(name: str, of_record: Any, of_call: Any) -> Any:

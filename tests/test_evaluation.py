@@ -254,6 +254,21 @@ def test_decoded_records_are_the_stored_bits(dataset):
     assert read_records(whole, [0])[0].signal[1, 29] == np.float32(0.29)
 
 
+def test_stored_integers_give_the_embeddings_of_their_millivolts(model, processor):
+    leads = ("I", "II", "V1")
+    digital = np.random.default_rng(0).integers(-500, 500, (5, 3, 200)).astype(np.int16)
+    digital[2, 1, 7:9] = -32768
+    records = [
+        ECGRecord.from_digital(d, [200, 150, 1000], [3, 0, -1], leads, 100, record_id=str(i))
+        for i, d in enumerate(digital)
+    ]
+    integers = Dataset.from_list([record_to_row(r) for r in records], features=row_features("int16"))
+    embeds = embed_ecgs(model, processor.feature_extractor, integers, batch_size=2)
+    np.testing.assert_array_equal(embeds, embed_ecgs(model, processor.feature_extractor, rows(records), batch_size=2))
+    rearranged = embed_ecgs(model, processor.feature_extractor, integers.select([4, 2, 0]))
+    np.testing.assert_allclose(rearranged, embeds[[4, 2, 0]], atol=1e-5)
+
+
 def test_ecg_embeddings_do_not_depend_on_the_batch_size(model, processor, dataset):
     door = processor.feature_extractor
     one_by_one = embed_ecgs(model, door, dataset, batch_size=1)

@@ -11,9 +11,11 @@ import torch
 from scipy.signal import resample_poly
 from transformers import AutoFeatureExtractor
 
+from datasets_scripts.records import ECGRecord
 from modeling_esi import feature_extraction_esi
 from modeling_esi.configuration_esi import LEADS, ESIConfig
 from modeling_esi.feature_extraction_esi import ESIFeatureExtractor, bridge_gaps, fold_sum
+from modeling_esi.recordings import read_recordings, stack_recordings
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 MIMIC_ORDER = ["I", "II", "III", "aVR", "aVF", "aVL", "V1", "V2", "V3", "V4", "V5", "V6"]
@@ -376,6 +378,46 @@ def test_full_size_batches_give_the_same_bits() -> None:
         assert torch.equal(feature_extractor(batch[i].numpy(), 500, LEADS)["input_values"][0], together[i])
 
 
+def stored_records() -> list[ECGRecord]:
+    """Records that hold integers: two rates, three lengths, several leads, gaps; one is all gap in a lead."""
+    records = []
+    for number in range(9):
+        leads = (tuple(LEADS), tuple(MIMIC_ORDER), ("II", "V1", "I"))[number % 3]
+        rng = np.random.default_rng(number)
+        digital = rng.integers(-3000, 3000, (len(leads), (400, 700, 1100)[number % 5 % 3])).astype(np.int16)
+        digital[0, 50 : 50 + number * 3] = -32768
+        digital[1, :] = -32768 if number == 7 else digital[1]
+        gain, offset = rng.uniform(100, 5000, len(leads)), rng.integers(-50, 50, len(leads))
+        records.append(ECGRecord.from_digital(digital, gain, offset, leads, (200, 257)[number % 2]))
+    return records
+
+
+@pytest.mark.parametrize("scaling", ["fixed", "lead"])
+def test_integers_give_the_bits_of_their_millivolts(scaling: str) -> None:
+    records, feature_extractor = stored_records(), door(scaling=scaling, sampling_rate=200, duration=1.8)
+    floats = [{"signal": r.signal, "sampling_rate": r.sampling_rate, "leads": r.leads} for r in records]
+    mixed = [record if i % 2 else fields for i, (record, fields) in enumerate(zip(records, floats, strict=True))]
+    for options in ({}, {"crop": "random"}, {"crop": "random", "augment": lambda values: values * 1.25}):
+        expected = feature_extractor(floats, generator=torch.Generator().manual_seed(3), **options)
+        for given in (records, mixed):
+            inputs = feature_extractor(given, generator=torch.Generator().manual_seed(3), **options)
+            assert inputs.keys() == expected.keys()
+            assert all(torch.equal(inputs[name], expected[name]) for name in inputs)
+    assert [feature_extractor.reject_reason(r) for r in records] == [None] * 9
+    assert not expected["lead_mask"].all() and not expected["sample_mask"].all()
+
+
+def test_the_millivolts_of_a_record_with_integers_are_never_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_signal(record: ECGRecord, name: str) -> None:
+        assert name != "signal", "the millivolts were asked for"
+        raise AttributeError(name)
+
+    records = stored_records()
+    monkeypatch.setattr(ECGRecord, "__getattr__", no_signal)
+    door()(records)
+    assert door(min_duration=3).reject_reason(records[0]).startswith("too short: 2 s")
+
+
 def test_transform_leaves_its_input_alone() -> None:
     batch = torch.stack([ecg(200), ecg(200, 1)])
     batch[0, 3, 5:9] = float("nan")
@@ -411,6 +453,13 @@ def test_the_same_on_a_gpu(scaling: str) -> None:
     on_cpu = door(scaling=scaling).transform(batch, 500, LEADS)
     on_gpu = door(scaling=scaling).transform(batch.cuda(), 500, LEADS)
     torch.testing.assert_close(on_gpu["input_values"].cpu(), on_cpu["input_values"], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_integers_become_the_same_millivolts_on_a_gpu() -> None:
+    recordings = read_recordings(stored_records()[::9], None, None, "mV")
+    on_cpu, on_gpu = (stack_recordings(recordings, torch.device(name)).millivolts() for name in ("cpu", "cuda"))
+    assert torch.equal(on_cpu.view(torch.int32), on_gpu.cpu().view(torch.int32))
 
 
 # ----- saving and options --------------------------------------------------------------------------------------------

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from datasets_scripts.records import ECGRecord, digital_to_millivolt, record_to_row
 from modeling_esi.configuration_esi import LEADS
-from modeling_esi.recordings import read_recordings
+from modeling_esi.recordings import Recording, SignalBatch, read_recordings, stack_recordings
 
 NAMES = ["I", "II", "V1"]
 SIGNAL = np.random.default_rng(0).normal(size=(3, 37)).astype(np.float32)
@@ -145,6 +146,7 @@ def test_unknown_units(unit: str) -> None:
         (None, "read the file first"),
         ({"ecg": SIGNAL}, "a record with such a field, got a dict"),
         ({"signal": SIGNAL.astype(np.int16), "gain": [0.005] * 3}, "counts with a gain"),
+        ({"signal": SIGNAL.astype(np.int16), "gain": [200] * 3, "offset": [0] * 3}, "or the counts as digital"),
     ],
 )
 def test_senseless_signals(signal: object, words: str) -> None:
@@ -171,3 +173,119 @@ def test_lead_names_are_checked_with_the_number_of_the_record() -> None:
 def test_too_large_for_float32_becomes_infinite() -> None:
     (recording,) = read(np.full((12, 5), 1e300), leads=LEADS)
     assert recording.signal.isinf().all()
+
+
+# ----- integers with a gain ------------------------------------------------------------------------------------------
+
+DIGITAL = np.random.default_rng(1).integers(-32767, 32768, (3, 37)).astype(np.int16)
+DIGITAL[0, 4] = DIGITAL[2, 36] = -32768
+GAIN, OFFSET = np.float32([200, 1000, -3.7]), np.float32([0, 17, -1.3])
+STORED = {"digital": DIGITAL, "gain": GAIN, "offset": OFFSET, "sampling_rate": 257, "leads": NAMES}
+
+
+class NoMillivolts:
+    """A record that cannot say its signal."""
+
+    digital, gain, offset, sampling_rate, leads = DIGITAL, GAIN, OFFSET, 257, NAMES
+
+    @property
+    def signal(self) -> np.ndarray:
+        raise AssertionError("the signal was asked for")
+
+
+def read_stored(record: object) -> Recording:
+    (recording,) = read_recordings(record, None, None, "mV")
+    return recording
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        STORED,
+        NoMillivolts(),
+        types.SimpleNamespace(**STORED),
+        ECGRecord.from_digital(DIGITAL, GAIN, OFFSET, tuple(NAMES), 257),
+        STORED | {"signal": None},
+        STORED | {"digital": torch.from_numpy(DIGITAL), "gain": torch.from_numpy(GAIN)},
+        STORED | {"digital": DIGITAL.tolist(), "gain": GAIN.tolist(), "offset": OFFSET.tolist()},
+        STORED | {"digital": DIGITAL.astype(">i2")},
+        STORED | {"digital": DIGITAL.astype(np.int64)},
+    ],
+)
+def test_forms_of_a_record_that_holds_integers(record: object) -> None:
+    recording = read_stored(record)
+    assert recording.signal.dtype == np.int16 and recording.gain.dtype == np.float32
+    assert (recording.sampling_rate, recording.leads) == (257, tuple(NAMES))
+    batch = stack_recordings([recording] * 2, torch.device("cpu"))
+    assert batch.signal.dtype == torch.int16
+    expected = digital_to_millivolt(DIGITAL, GAIN, OFFSET)
+    assert np.isnan(expected).sum() == 2
+    for signal in batch.millivolts():  # the bits, not only the numbers
+        assert np.array_equal(signal.numpy().view(np.int32), expected.view(np.int32))
+
+
+def test_integers_are_not_copied_before_they_are_stacked() -> None:
+    digital = DIGITAL.copy()
+    digital.flags.writeable = False  # as a view of a file is
+    recording = read_stored(STORED | {"digital": digital})
+    assert np.shares_memory(recording.signal, digital)
+    stack_recordings([recording], torch.device("cpu")).signal.zero_()
+    assert np.array_equal(digital, DIGITAL)
+
+
+def test_millivolts_by_hand() -> None:
+    digital = torch.tensor([[[300, -32768, 100]], [[-32767, 32767, 0]]], dtype=torch.int16)
+    batch = SignalBatch(digital, torch.tensor([[200.0], [1.0]]), torch.tensor([[100.0], [1.0]]))
+    first, second = batch.millivolts().tolist()
+    assert first[0][0] == 1.0 and np.isnan(first[0][1]) and first[0][2] == 0.0
+    assert second == [[-32768.0, 32766.0, -1.0]]  # an offset may lead where int16 ends
+    assert torch.equal(torch.cat([part.millivolts() for part in batch.split(1)])[1], batch.millivolts()[1])
+    assert digital[0, 0, 1] == -32768
+    floats = SignalBatch(torch.ones(3, 1, 2))
+    assert floats.millivolts() is floats.signal and [len(part.signal) for part in floats.split(2)] == [2, 1]
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.int64, None])
+def test_stored_rows(dtype: type | None) -> None:
+    row = record_to_row(ECGRecord.from_digital(DIGITAL, GAIN, OFFSET, tuple(NAMES), 257))
+    row["signal"] = row["signal"].tolist() if dtype is None else row["signal"].astype(dtype)
+    recording = read_stored(row)
+    assert np.array_equal(recording.signal, DIGITAL) and recording.signal.dtype == np.int16
+    assert len(read([row, row], None, None)) == 2
+    floats = record_to_row(ECGRecord(SIGNAL, tuple(NAMES), 257))
+    assert torch.equal(read_stored(floats).signal, torch.from_numpy(SIGNAL))
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"digital": DIGITAL.T}, "which is (samples, leads): transpose it"),
+        ({"digital": DIGITAL[0]}, "got 1 axes (37,)"),
+        ({"digital": DIGITAL.astype(np.float32)}, "digital: expected int16 numbers, got float32"),
+        ({"digital": DIGITAL.astype(np.int32) + 40_000}, "digital: expected int16 numbers, got int32"),
+        ({"digital": torch.from_numpy(SIGNAL)}, "digital: expected int16 numbers, got float32"),
+        (
+            {"gain": [200, 0, 200]},
+            "gain: expected 3 finite numbers other than 0, one per lead, got [200.0, 0.0,",
+        ),
+        ({"gain": 200}, "gain: expected 3 finite numbers other than 0"),
+        ({"offset": [0, float("nan"), 0]}, "offset: expected 3 finite numbers, one per lead, got [0.0, nan, 0.0]"),
+        ({"unit": "uV"}, "unit: expected 'mV' for digital, whose gain is per mV, got 'uV'"),
+        ({"offset": None}, "a record with such a field, got a dict"),
+        ({"leads": None}, "leads: expected one name per channel, got none"),
+        ({"sampling_rate": None}, "sampling_rate: expected Hz, got none"),
+        ({"signal": DIGITAL.reshape(-1), "num_samples": 36}, "expected 3 leads * 36 samples in a row, got 111 values"),
+        ({"signal": SIGNAL.reshape(-1), "num_samples": 37}, "got floats with a gain"),
+        ({"signal": DIGITAL.reshape(-1), "num_samples": [37]}, "num_samples: expected a number"),
+    ],
+)
+def test_senseless_integers(changed: dict, words: str) -> None:
+    with pytest.raises(ValueError) as error:
+        read_stored(STORED | changed)
+    assert words in str(error.value)
+
+
+def test_only_records_held_alike_are_stacked_together() -> None:
+    floats = {"signal": SIGNAL, "sampling_rate": 257, "leads": NAMES}
+    kinds = [r.kind for r in read_recordings([STORED, floats, NoMillivolts()], None, None, "mV")]
+    assert kinds[0] == kinds[2] != kinds[1]

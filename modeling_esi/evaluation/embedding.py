@@ -10,19 +10,20 @@ import numpy as np
 import torch
 from torch import nn
 
-from datasets_scripts.records import ECGRecord, row_to_record
+from datasets_scripts.record_reader import RecordReader
+from datasets_scripts.records import ECGRecord
 
 if TYPE_CHECKING:
     import datasets
-    import pyarrow as pa
 
 
 def read_records(dataset: datasets.Dataset, indices: Iterable[int]) -> list[ECGRecord]:
-    """Records of stored rows by their numbers, in that order, signals decoded to mV.
+    """Records of stored rows by their numbers, in that order; a loop over batches keeps one `RecordReader` instead.
 
-    The samples never become Python numbers: they are views of Arrow's memory until they are divided by the gain.
+    The samples never become Python numbers: they are views of Arrow's memory until the feature extractor makes a batch
+    of them. Raises IndexError for a number outside the data set, ValueError for a row that is not a record.
     """
-    return _decode(dataset.with_format("arrow")[list(indices)])
+    return RecordReader(dataset).records(indices)
 
 
 def embed_ecgs(
@@ -55,11 +56,11 @@ def embed_ecgs(
     if not len(dataset):
         raise ValueError("dataset: expected at least one record, got none: choose another split or more records.")
     device = device if device is not None else _device_of(model)
-    tables = dataset.with_format("arrow").iter(batch_size)
+    reader = RecordReader(dataset)
     embeds = []
     with evaluation_mode(model), _progress_bar(progress, len(dataset), "ECGs") as bar:
-        for table in tables:
-            records = _decode(table)
+        for start in range(0, len(dataset), batch_size):
+            records = reader.records(range(start, min(start + batch_size, len(dataset))))
             inputs = _through_the_door(feature_extractor, records, device)
             embeds.append(_to_numpy(model.get_ecg_features(**inputs)))
             bar.update(len(records))
@@ -132,13 +133,6 @@ def unit_length(name: str, embeds: np.ndarray) -> np.ndarray:
 
 
 # ----- steps ---------------------------------------------------------------------------------------------------------
-
-
-def _decode(table: pa.Table) -> list[ECGRecord]:
-    """Records of a table of stored rows; signals are views of Arrow's memory, not lists of Python numbers."""
-    columns = {name: table[name].to_pylist() for name in table.column_names if name != "signal"}
-    columns["signal"] = [signal.values.to_numpy(zero_copy_only=False) for signal in table["signal"]]
-    return [row_to_record(dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True)]
 
 
 def _through_the_door(feature_extractor: Any, records: list[ECGRecord], device: Any) -> dict[str, torch.Tensor]:
