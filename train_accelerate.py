@@ -32,11 +32,13 @@ from transformers import AutoModel, AutoTokenizer, HfArgumentParser, PreTrainedM
 
 from datasets_scripts import LoadReport, label_prompts, load_ecg_dataset_with_report
 from datasets_scripts.loading import NoRecordsError
+from datasets_scripts.record_reader import RecordReader
 from datasets_scripts.records import ECGRecord
 from datasets_scripts.report_text import augment_text
 from modeling_esi import ESIConfig, ESIFeatureExtractor, ESIModel, ESIOutput, ESIProcessor
 from modeling_esi.augmentation import jitter_and_gain
 from modeling_esi.configuration_esi import VARIANT_SCALING
+from modeling_esi.evaluation.door_check import refused_rows
 from modeling_esi.evaluation.embedding import read_records
 from modeling_esi.evaluation.held_out_losses import held_out_losses, held_out_outputs, key_numbers
 from modeling_esi.evaluation.retrieval import retrieval
@@ -83,11 +85,13 @@ class ModelArguments:
 class DataArguments:
     """What it learns from."""
 
-    dataset: str | None = field(default=None, metadata={"help": "ptb_xl, esi_csv or synthetic"})
+    dataset: str | None = field(default=None, metadata={"help": "a source (ptb_xl, ...), or a prepared folder"})
     data_dir: str | None = field(default=None, metadata={"help": "the data set's folder, as it is published"})
     meta_path: str | None = field(default=None, metadata={"help": "the authors' CSV (then --dataset is esi_csv)"})
     file_path: str | None = field(default=None, metadata={"help": "folder of the ecg_*.npy that the CSV names"})
-    text: str = field(default="report_else_statements", metadata={"help": "report, statements, report_else_statements"})
+    text: str | None = field(
+        default=None, metadata={"help": "report, statements, report_else_statements (default); a prepared folder's own"}
+    )
     dataset_options: dict | str | None = field(default=None, metadata={"help": "the source's own options, as JSON"})
     limit: int | None = field(default=None, metadata={"help": "keep at most so many records of each split"})
     text_augmentation: bool = field(default=True, metadata={"help": "leave out demographics and sentences at random"})
@@ -188,20 +192,13 @@ def drop_rejected(
     dataset: datasets.Dataset | None, feature_extractor: ESIFeatureExtractor, split: str
 ) -> datasets.Dataset | None:
     """Leave out what the door would refuse: counted, named and explained, before the first step."""
-    if dataset is None:
-        return None
-    kept = []
-    for start in range(0, len(dataset), 256):
-        indices = range(start, min(start + 256, len(dataset)))
-        for index, record in zip(indices, read_records(dataset, indices), strict=True):
-            if reason := feature_extractor.reject_reason(record):
-                logger.warning("%s: record %s left out: %s", split, record.record_id, reason)
-            else:
-                kept.append(index)
-    if len(kept) < len(dataset):
-        logger.warning("%s: %d of %d records left out at the door.", split, len(dataset) - len(kept), len(dataset))
-        dataset = dataset.select(kept)
-    return dataset
+    refused = refused_rows(dataset, feature_extractor) if dataset is not None else {}
+    if not refused:
+        return dataset
+    for record_id, reason in refused.values():
+        logger.warning("%s: record %s left out: %s", split, record_id, reason)
+    logger.warning("%s: %d of %d records left out at the door.", split, len(refused), len(dataset))
+    return dataset.select([row for row in range(len(dataset)) if row not in refused])
 
 
 def load_prompts(data: DataArguments, train: datasets.Dataset) -> dict[str, list[str]]:
@@ -444,12 +441,12 @@ def card_facts(
     counts = ", ".join(f"{report.num_kept:,} {split}" for split, report in reports.items() if report)
     return {
         "license": training.license or "other",
-        "training_data": f"{data_args.dataset}: {counts} records, split by patient.",
+        "training_data": f"{reports['train'].name}: {counts} records, split by patient.",
         "base_model": None if model_args.text_encoder == "scratch" else model_args.text_encoder,
         "results": {
             "trained": results,
             "random_weights": floor,
-            "dataset": data_args.dataset,
+            "dataset": reports["train"].name,
             "protocol": "zero-shot by cosine to averaged prompts, retrieval and losses on the held-out test split",
             "seen_in_training": False,
         },
@@ -521,7 +518,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     validation = splits["validation"]
     if validation is not None and training.eval_limit:
         validation = validation.select(range(min(len(validation), training.eval_limit)))
-    train_keys = key_numbers(train["text_key"])
+    reader, train_keys = RecordReader(train), key_numbers(train["text_key"])
     step = load_checkpoint(accelerator, training)
     progress = tqdm(total=last_step, initial=step, disable=not accelerator.is_main_process, desc="steps")
     results: dict[str, Any] = {}
@@ -533,7 +530,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         )[done:]
         loader = DataLoader(
             batches, batch_size=None, num_workers=data_args.num_workers,
-            collate_fn=lambda indices: (read_records(train, indices), train_keys[indices]),
+            collate_fn=lambda indices: (reader.records(indices), train_keys[indices]),
         )  # fmt: skip
         for records, keys in loader:
             # Every step draws from a seed of its own, so that a resumed run repeats it exactly.

@@ -73,8 +73,9 @@ def load_ecg_dataset_with_report(
         data_dir: the source's folder, as it is published. Not for a prepared folder.
         split: `"train"`, `"validation"`, `"test"`, or None for all records, one split after the other.
         text: what the column `text` holds: `"report"` (as it is), `"statements"` (the paper's template over the label
-            statements) or `"report_else_statements"` (default). A record without any is rejected, and counted. A
-            prepared folder keeps the text that it was prepared with: here it is only checked.
+            statements) or `"report_else_statements"` (default). A record without any is rejected, and counted;
+            `"none"` leaves the column empty and rejects none. A prepared folder keeps the text that it was prepared
+            with: here it is only checked.
         cache_dir: where a source's rows are kept (default: the Hugging Face data sets cache).
         limit: keep at most so many records, the first ones (of each split).
         num_workers: processes that read a source's files.
@@ -221,7 +222,8 @@ def _numbers_by_split(parts: list[dict[str, Any]]) -> Iterator[tuple[str, range]
 
 def _raise_no_records(report: LoadReport) -> None:
     reasons = "; ".join(f"{r.record_id}: {r.reason}" for r in report.rejected[:3]) or "there is none in this split"
+    hint = "; text='none' keeps records without any" if report.num_empty_text else ""
     raise NoRecordsError(
         f"{report.name}/{report.split or 'all'}: expected at least one record, got none of {report.num_read}; "
-        f"first reasons: {reasons}"
+        f"first reasons: {reasons}{hint}"
     )

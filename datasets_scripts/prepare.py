@@ -77,6 +77,7 @@ class Settings:
     def to_dict(self) -> dict[str, Any]:
         """The settings as JSON values; the dictionary of waveforms is told by its digest."""
         values = asdict(self) | {"row_format": ROW_FORMAT_VERSION, "splits": list(self.splits)}
+        values["options"] = {name: _told(name, value) for name, value in self.options.items()}
         if self.waveforms is not None:
             values["waveforms"] = f"{len(self.waveforms)} statements, sha256 {digest_of(self.waveforms)}"
         return json.loads(json.dumps(values, default=str))
@@ -136,6 +137,11 @@ def read_report(folder: str | PathLike[str]) -> PreparationReport:
 def digest_of(values: Any) -> str:
     """A short hash of JSON values."""
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:24]
+
+
+def _told(name: str, value: Any) -> Any:
+    """An option as files and cards may show it: a salt is a secret, and only known again by its digest."""
+    return f"sha256 {digest_of(value)[:8]}..." if name == "salt" else value
 
 
 # ----- beginning -----------------------------------------------------------------------------------------------------

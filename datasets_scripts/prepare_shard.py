@@ -133,13 +133,13 @@ def _read(source: ModuleType, entry: Entry, report: LoadReport, job: ShardJob) -
     fields = {name: getattr(record, name) for name in ("report", "statements", "age", "sex")}
     text = choose_text(fields, job.text, job.waveforms)
     reason = no_signal(record)
-    if reason is None and not text:
+    if reason is None and not text and job.text != "none":
         reason = NO_TEXT.get(job.text, "no report, no statements")
         report.num_empty_text += 1
     if reason is not None:
         report.reject(record.record_id, reason)
         return None
     report.num_kept += 1
-    report.num_statement_texts += job.text == "statements" or not record.report.strip()
+    report.num_statement_texts += bool(text) and (job.text == "statements" or not record.report.strip())
     report.repair(record.record_id, record.repairs)
     return record.with_metadata(text=text)

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-TEXT_CHOICES = ("report", "statements", "report_else_statements")
+TEXT_CHOICES = ("report", "statements", "report_else_statements", "none")
 _DEMOGRAPHICS = re.compile(r"^this patient is [^.]*\.\s*")
 OLDEST_AGE_TOLD = 89  # PTB-XL and others hide ages above it; a record stores 90 for all of them
 
@@ -70,11 +70,14 @@ def choose_text(
     """The text of a record by the name of the choice; empty if the record has nothing of the kind.
 
     `record_fields` holds `report`, `statements` and, where known, `age` and `sex` (a stored row will do). `text` is
-    `"report"` (as it is), `"statements"` (`findings_text`) or `"report_else_statements"`. ValueError for another name.
+    `"report"` (as it is), `"statements"` (`findings_text`), `"report_else_statements"`, or `"none"`: always empty, for
+    what needs no text. ValueError for another name.
     `waveforms` is a dictionary from statements to what they look like; those it has are told behind the findings. Its
     letter case, spaces and final full stops do not count (`normalise_statement`).
     """
     check_text_choice(text)
+    if text == "none":
+        return ""
     report = (record_fields.get("report") or "").strip()
     statements = record_fields.get("statements") or ()
     if text == "report" or (text == "report_else_statements" and report):

@@ -1,8 +1,6 @@
 """README and docs are true: commands, code, file trees, flags, fields and links."""
 
 import ast
-import importlib
-import inspect
 import os
 import re
 import subprocess
@@ -18,7 +16,7 @@ import torch
 import wfdb
 from test_house import parse_file_tree
 
-from datasets_scripts import load_ecg_dataset_with_report, loading
+from datasets_scripts import load_ecg_dataset_with_report, sources
 from datasets_scripts.synthetic import generate_record
 from datasets_scripts.synthetic_findings import FINDINGS
 from modeling_esi import (
@@ -186,19 +184,21 @@ def test_code_that_needs_no_package_runs_without(beside_the_folder):
 
 def test_the_source_of_your_own_loads(tmp_path, monkeypatch):
     """The module that docs/data.md shows, on two records written here, one of which is not there."""
-    code = next(code for code in code_blocks(ROOT / "docs" / "data.md", "python") if "def iter_records" in code)
+    code = next(code for code in code_blocks(ROOT / "docs" / "data.md", "python") if "def list_entries" in code)
     source = types.ModuleType("datasets_scripts.own_source")
     exec(code, vars(source))
     monkeypatch.setitem(sys.modules, source.__name__, source)
-    monkeypatch.setattr(loading, "SOURCES", (*loading.SOURCES, "own_source"))
+    monkeypatch.setattr(sources, "SOURCES", (*sources.SOURCES, "own_source"))
     wave = np.sin(np.linspace(0, 60, 500))[:, None] * [1.0, 0.5]
     wfdb.wrsamp("one", fs=100, units=["mV", "mV"], sig_name=["I", "II"], p_signal=wave, fmt=["16", "16"],
                 write_dir=str(tmp_path))  # fmt: skip
-    table = "id,patient,split,file,report\n1,a,train,one,Sinus rhythm.\n2,b,train,two,Sinus rhythm.\n"
+    table = "id,patient,year,file,report\n1,a,2020,one,Sinus rhythm.\n2,a,2020,two,Sinus rhythm.\n3,a,2020,one,\n"
     (tmp_path / "table.csv").write_text(table)
     rows, report = load_ecg_dataset_with_report("own_source", tmp_path, cache_dir=tmp_path / "cache")
     assert rows["record_id"] == ["1"] and rows["text"] == ["Sinus rhythm."] and rows["patient_id"] == ["a"]
-    assert [rejection.record_id for rejection in report.rejected] == ["2"]
+    assert [rejection.record_id for rejection in report.rejected] == ["2", "3"]
+    _, report = load_ecg_dataset_with_report("own_source", tmp_path, cache_dir=tmp_path / "cache", year="2020")
+    assert report.num_kept == 1
 
 
 # ----- flags and fields ----------------------------------------------------------------------------------------------
@@ -234,12 +234,11 @@ def test_every_encoder_is_told_with_its_sizes(name):
     assert rows[name] == [*sizes, f"{model.num_parameters():,}"]
 
 
-@pytest.mark.parametrize("name", loading.SOURCES)
+@pytest.mark.parametrize("name", sources.SOURCES)
 def test_every_source_is_told_with_its_options(name):
-    told = {cells[0]: cells[1] for cells in table_rows(read(ROOT / "docs" / "data.md"))}
-    parameters = inspect.signature(importlib.import_module(f"datasets_scripts.{name}").iter_records).parameters
-    options = [p.name for p in parameters.values() if p.kind is p.KEYWORD_ONLY and p.name != "report"]
-    assert set(re.findall(r"\b[a-z_]{4,}\b", told[name])) - {"or"} == set(options)
+    told = {cells[0]: cells[2] for cells in table_rows(read(ROOT / "docs" / "data.md")) if len(cells) == 4}
+    said = re.sub(r"\(.*?\)", "", told[name])
+    assert set(re.findall(r"[a-z_]{3,}", said)) == set(sources.known_options(sources.find_source(name)))
 
 
 def test_every_finding_is_told():
