@@ -29,7 +29,7 @@ from datasets_scripts.calibration import (
     voltage_unit,
 )
 from datasets_scripts.demographics import IdentityRule, age_between, date_of, report_of, safe_statements, sex_of
-from datasets_scripts.lead_codes import plain_lead_name
+from datasets_scripts.lead_codes import plain_lead_name, told_name
 from datasets_scripts.records import ECGRecord
 from datasets_scripts.xml_safety import child, children, descendants, local_name, number_of, text_of
 
@@ -64,10 +64,10 @@ def aecg_record(path: Path, root: Element, identify: IdentityRule) -> ECGRecord:
     sets = [_sequence_set(path, one) for rhythm in rhythms for one in _sets_of(rhythm)]
     chosen = max(sets, key=lambda one: (len(one.leads), one.num_samples), default=None)
     if chosen is None or not chosen.leads:
-        codes = ", ".join(sorted({_code(one)[:30] for one in series})) or "none"
+        codes = ", ".join(sorted({told_name(_code(one)) for one in series})) or "none"
         raise ValueError(f"{path}: expected a series RHYTHM with leads in volts, got series: {codes}")
     left_out = [one for one in series if one not in rhythms] + list(descendants(root, "derivedseries"))
-    repairs = [f"left_out_series: {_code(one)[:30] or local_name(one)}" for one in left_out]
+    repairs = [f"left_out_series: {told_name(_code(one)) or local_name(one)}" for one in left_out]
     repairs += [f"left_out_sequence_set: {len(one.leads)} leads" for one in sets if one is not chosen]
     repairs += [f"left_out_channel: {name}" for name in chosen.others]
     metadata, text_repairs = _metadata(root, identify)
@@ -98,7 +98,7 @@ def _sequence_set(path: Path, element: Element) -> _SequenceSet:
             if lead.scale:
                 leads.append(lead)
             else:
-                others.append(lead.name[:30])
+                others.append(lead.name)
     return _SequenceSet(tuple(leads), tuple(others), rate, _num_samples(path, leads, len(sequences)))
 
 
@@ -125,15 +125,15 @@ def _sampling_rate(path: Path, value: Element) -> float:
 
 
 def _lead(path: Path, code: str, value: Element) -> _Lead:
-    name = plain_lead_name(code) or code.removeprefix("MDC_ECG_LEAD_")
+    name = plain_lead_name(code) or told_name(code.removeprefix("MDC_ECG_LEAD_"))
     scale, unit = _quantity(path, value, "scale", name)
     if voltage_unit(unit) is None:
         if unit:
             return _Lead(name, "", 0.0, 0.0, 0)
-        raise ValueError(f"{path}: expected a unit for lead {name[:20]}, got none; units are never guessed")
+        raise ValueError(f"{path}: expected a unit for lead {name}, got none; units are never guessed")
     origin, origin_unit = _quantity(path, value, "origin", name)
     if scale == 0:
-        raise ValueError(f"{path}: expected a scale other than 0 for lead {name[:20]}, got 0; correct the file")
+        raise ValueError(f"{path}: expected a scale other than 0 for lead {name}, got 0; correct the file")
     digits = text_of(value, "digits")
     scale *= millivolt_per_unit(path, unit)
     origin *= millivolt_per_unit(path, origin_unit or unit)
@@ -143,8 +143,8 @@ def _lead(path: Path, code: str, value: Element) -> _Lead:
 def _quantity(path: Path, value: Element, part: str, name: str) -> tuple[float, str]:
     found = child(value, part)
     if found is None:
-        raise ValueError(f"{path}: expected a {part} for lead {name[:20]}, got none; correct the file")
-    return number_of(path, found.get("value", ""), f"the {part} of lead {name[:20]}"), found.get("unit", "")
+        raise ValueError(f"{path}: expected a {part} for lead {name}, got none; correct the file")
+    return number_of(path, found.get("value", ""), f"the {part} of lead {name}"), found.get("unit", "")
 
 
 def _num_numbers(digits: str) -> int:
@@ -158,9 +158,12 @@ def _numbers(path: Path, lead: _Lead) -> np.ndarray:
     if _DIGITS.fullmatch(lead.digits):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # it stops at what is no number; the count shows it
-            numbers = np.fromstring(lead.digits, np.float64, sep=" ")
+            try:
+                numbers = np.fromstring(lead.digits, np.float64, sep=" ")
+            except ValueError:  # newer numpy refuses what older numpy stops at; the count tells both
+                numbers = np.empty(0)
     if len(numbers) != lead.num_samples:
-        raise ValueError(f"{path}: expected numbers in lead {lead.name[:20]}, got other text; correct the file")
+        raise ValueError(f"{path}: expected numbers in lead {lead.name}, got other text; correct the file")
     return numbers
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import csv
 import re
+import tokenize
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +34,7 @@ _MAX_LINE = 2**14
 _SECONDS = {"time": 1.0, "t": 1.0, "seconds": 1.0, "sec": 1.0, "s": 1.0, "ms": 1e-3, "milliseconds": 1e-3, "msec": 1e-3}
 _INDEX = ("", "index", "sample", "samples", "n", "unnamed: 0")
 _NPY_MAGIC = b"\x93NUMPY"
+_BROKEN_ARRAY = (ValueError, TypeError, OSError, EOFError, OverflowError, SyntaxError, MemoryError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,9 @@ def read_csv_record(
         raise ValueError(f"{path}: names the leads {list(plain)}, but leads={list(leads)} was given; leave it out")
     signal = table.values[:, columns].T  # (samples, leads) -> (leads, samples)
     scale = _scales(path, signal, plain, units, unit)
-    return record_of_millivolts(path, signal * scale[:, None], plain, rate, repairs=(*table.repairs, *repairs))
+    with np.errstate(over="ignore"):
+        signal = signal * scale[:, None]
+    return record_of_millivolts(path, signal, plain, rate, repairs=(*table.repairs, *repairs))
 
 
 def read_npy_record(
@@ -82,10 +87,11 @@ def read_npy_record(
     check_size(path, *rows.shape)
     rate = checked_rate(path, sampling_rate)
     if array.dtype.kind == "f":
-        with np.errstate(over="ignore"):
-            signal = np.array(rows, np.float32 if array.dtype.itemsize <= 4 else np.float64)
+        signal = np.array(rows, np.float32 if array.dtype.itemsize <= 4 else np.float64)
         scale = _scales(path, signal, leads, (None,) * len(leads), unit)
-        return record_of_millivolts(path, signal * scale[:, None], leads, rate)
+        with np.errstate(invalid="ignore", over="ignore"):  # infinite values are refused with a sentence
+            signal = signal * scale[:, None]
+        return record_of_millivolts(path, signal, leads, rate)
     if unit is None:
         raise ValueError(f"{path}: holds integers ({array.dtype}), which say no unit; pass unit, such as 'uV'")
     if array.dtype.itemsize > 4 and rows.size and max(abs(int(rows.min())), abs(int(rows.max()))) >= 2**31:
@@ -101,7 +107,7 @@ def _map_array(path: Path) -> np.ndarray:
     try:
         with np.errstate(all="ignore"):
             array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, TypeError, OSError, EOFError, OverflowError, SyntaxError, MemoryError, RecursionError) as error:
+    except (*_BROKEN_ARRAY, tokenize.TokenError) as error:
         raise ValueError(
             f"{path}: expected plain numbers, got an array that cannot be read safely ({type(error).__name__}); arrays "
             f"of Python objects are pickles and are refused: save float32 with numpy.save(..., allow_pickle=False)"
@@ -129,25 +135,27 @@ def _read_table(path: Path) -> _Table:
     if size > MAX_CSV_BYTES:
         raise ValueError(f"{path}: expected a CSV of at most {MAX_CSV_BYTES} bytes, got {size}; cut the recording")
     first, delimiter, decimal = _first_line(path)
-    cells = [cell.strip() for cell in next(csv.reader([first], delimiter=delimiter), [])]
+    cells = [cell.strip() for cell in next(csv.reader([first], delimiter=delimiter, skipinitialspace=True), [])]
     if not 1 <= len(cells) <= MAX_LEADS + 2:
         raise ValueError(f"{path}: expected 1 to {MAX_LEADS} columns, got {len(cells)}")
     numbered = len(cells) > 1 and cells == [str(index) for index in range(len(cells))]
     has_header = numbered or not all(_is_number(cell.replace(decimal, ".")) for cell in cells)
     try:
-        values = pd.read_csv(
-            path,
-            sep=delimiter,
-            decimal=decimal,
-            header=None,
-            names=list(range(len(cells))),
-            index_col=False,
-            skiprows=int(has_header),
-            dtype=np.float64,
-            encoding="utf-8-sig",
-            on_bad_lines="error",
-        ).to_numpy()
-    except (ValueError, OverflowError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # a longer row must not lose its end
+            values = pd.read_csv(
+                path,
+                sep=delimiter,
+                decimal=decimal,
+                header=None,
+                names=list(range(len(cells))),
+                index_col=False,
+                skiprows=int(has_header),
+                dtype=np.float64,
+                encoding="utf-8-sig",
+                on_bad_lines="error",
+            ).to_numpy()
+    except (ValueError, OverflowError, pd.errors.ParserError, pd.errors.ParserWarning) as error:
         raise ValueError(
             f"{path}: expected rows of {len(cells)} numbers, got others ({type(error).__name__}); correct the file"
         ) from error

@@ -111,7 +111,7 @@ def record_of_millivolts(
 ) -> ECGRecord:
     """The record of float mV `(num_leads, num_samples)`, NaN for no sample. Raises ValueError for infinite values."""
     check_leads(path, leads)
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         signal = np.array(signal, np.float32)
     if absent is not None:
         signal[absent] = np.nan

@@ -116,14 +116,15 @@ def safe_statements(lines: Iterable[str], identities: Iterable[str]) -> tuple[tu
     >>> safe_statements(["Sinus  rhythm", "Confirmed by DOE, JANE", "Compared with 08-FEB-2015 22:15,"], [])
     (('Sinus rhythm', 'Compared with [date],'), ('left_out_statement: confirmation', 'masked_in_statement: date'))
     """
-    words = _identity_words(identities)
+    identities = list(identities)
+    words, numbers = _identity_words(identities), _identity_numbers(identities)
     kept, repairs = [], []
     for line in lines:
         line = " ".join(line.split())
         if _PEOPLE.search(line):
             repairs.append("left_out_statement: confirmation")
             continue
-        if words & set(_words(line)):
+        if words & set(_words(line)) or any(number in line.casefold() for number in numbers):
             repairs.append("left_out_statement: identity")
             continue
         for what, pattern in (("date", _DATE), ("number", _LONG_NUMBER)):
@@ -150,5 +151,11 @@ def _words(text: str) -> list[str]:
 
 
 def _identity_words(identities: Iterable[str]) -> set[str]:
-    words = {word for text in identities for word in _words(text) if len(word) >= 3}
-    return words - _NO_IDENTITY
+    """Names; short numbers are none, or "rate 100" would be taken for a patient's number."""
+    words = {word for text in identities for word in _words(text)}
+    return {word for word in words if len(word) >= (3 if word.isalpha() else 5)} - _NO_IDENTITY
+
+
+def _identity_numbers(identities: Iterable[str]) -> set[str]:
+    texts = (text.strip().casefold() for text in identities)
+    return {text for text in texts if len(text) >= 5 and any(sign.isdigit() for sign in text)}

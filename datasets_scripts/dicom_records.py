@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 import struct
 import warnings
 from collections.abc import Iterator
@@ -41,7 +42,7 @@ from datasets_scripts.demographics import (
     safe_statements,
     sex_of,
 )
-from datasets_scripts.lead_codes import lead_of_code, plain_lead_name
+from datasets_scripts.lead_codes import lead_of_code, plain_lead_name, told_name
 from datasets_scripts.records import ECGRecord
 
 MAX_BYTES = 2**28
@@ -55,6 +56,8 @@ ECG_CLASSES = {
 # not the deflated one: how much it unpacks to is not known before it is unpacked
 BYTE_ORDERS = {"1.2.840.10008.1.2": "<", "1.2.840.10008.1.2.1": "<", "1.2.840.10008.1.2.2": ">"}
 SAMPLE_TYPES = {"SB": "i1", "UB": "u1", "SS": "i2", "US": "u2", "SL": "i4", "UL": "u4"}
+_HEADER_BYTES = 8  # of an element: where a file ends, reading one comes back empty, and that is no error
+_UNDEFINED_LENGTH = 0xFFFFFFFF
 _ITEM_TAGS = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")
 _KNOWN_LABELS = ("RHYTHM", "MEDIAN BEAT", "MEDIAN", "REPRESENTATIVE BEAT", "AVERAGE BEAT")
 _KEYWORDS = (
@@ -80,7 +83,17 @@ _IDENTITIES = (
 )
 _IDENTITIES += ("NameOfPhysiciansReadingStudy", "OperatorsName", "PerformingPhysicianName", "RequestingPhysician")
 _BROKEN = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, NotImplementedError)
-_BROKEN += (struct.error, EOFError, RecursionError, AssertionError)
+_BROKEN += (struct.error, EOFError, OSError, RecursionError, AssertionError)
+
+
+class _WholeReads(io.BytesIO):
+    """A file in memory that does not give less than a value's length announces: pydicom would take it for the value."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        data = super().read(size)
+        if size is not None and size > _HEADER_BYTES and len(data) < size:
+            raise EOFError("a value is longer than the file")
+        return data
 
 
 @dataclass(frozen=True)
@@ -165,25 +178,25 @@ def _quiet_pydicom() -> Iterator[None]:
 def _read_data_set(path: Path) -> tuple[Any, str]:
     """The data set of an ECG and the byte order of its samples."""
     import pydicom
-    from pydicom.errors import InvalidDicomError
 
     size = path.stat().st_size
     if size > MAX_BYTES:
         raise ValueError(f"{path}: expected a DICOM file of at most {MAX_BYTES} bytes, got {size}; cut the recording")
     data = path.read_bytes()
+    if data[128:132] != b"DICM":
+        raise ValueError(f"{path}: expected a DICOM file ('DICM' at byte 128), got something else")
     if sum(data.count(tag) for tag in _ITEM_TAGS) > MAX_ITEMS:
         raise ValueError(f"{path}: expected at most {MAX_ITEMS} items of sequences, got more; the file is damaged")
     try:
-        # from memory: a broken length then reads to the end of the file instead of reserving what it announces
-        meta = pydicom.filereader.read_partial(io.BytesIO(data), stop_when=lambda tag, vr, length: True).file_meta
+        # from memory: a broken length then reserves nothing, and shows
+        meta = pydicom.filereader.read_partial(_WholeReads(data), stop_when=lambda tag, vr, length: True).file_meta
         syntax = str(meta.TransferSyntaxUID) if "TransferSyntaxUID" in meta else "none"
         if syntax not in BYTE_ORDERS:
-            raise ValueError(f"expected an uncompressed transfer syntax, got {syntax[:64]}")
-        data_set = pydicom.dcmread(io.BytesIO(data), force=False, specific_tags=[*_KEYWORDS, *_IDENTITIES])
+            told = syntax if re.fullmatch(r"[0-9.]{1,64}", syntax) else "none that is known"
+            raise ValueError(f"expected an uncompressed transfer syntax, got {told}")
+        data_set = pydicom.dcmread(_WholeReads(data), force=False, specific_tags=[*_KEYWORDS, *_IDENTITIES])
         sop_class = str(data_set.get("SOPClassUID", "none"))
-    except InvalidDicomError as error:
-        raise ValueError(f"{path}: expected a DICOM file ('DICM' at byte 128), got something else") from error
-    except _BROKEN as error:
+    except _broken() as error:
         raise ValueError(
             f"{path}: cannot be read as DICOM ({_reason(error)}); the file is damaged or no ECG"
         ) from error
@@ -195,6 +208,13 @@ def _read_data_set(path: Path) -> tuple[Any, str]:
     return data_set, BYTE_ORDERS[syntax]
 
 
+def _broken() -> tuple[type[Exception], ...]:
+    """What pydicom raises where a file is damaged."""
+    from pydicom.errors import BytesLengthException, InvalidDicomError
+
+    return (*_BROKEN, BytesLengthException, InvalidDicomError)
+
+
 def _reason(error: Exception) -> str:
     """What is wrong, in words that hold nothing of the file: pydicom's own messages repeat values."""
     own = str(error)
@@ -204,9 +224,12 @@ def _reason(error: Exception) -> str:
 def _value(path: Path, item: Any, keyword: str, default: Any = None) -> Any:
     """One value of a data set; pydicom decodes it only now, so that this is where a broken one shows."""
     try:
+        raw = item.get_item(keyword) if hasattr(item, "get_item") and keyword in item else None
+        if getattr(raw, "is_raw", False) and raw.length not in (_UNDEFINED_LENGTH, len(raw.value or b"")):
+            raise EOFError("the value is shorter than its length")
         value = item.get(keyword, default)
         return default if value is None or value == "" else value
-    except _BROKEN as error:
+    except _broken() as error:
         raise ValueError(f"{path}: expected a readable {keyword}, got a broken one ({type(error).__name__})") from error
 
 
@@ -284,7 +307,7 @@ def _channel_name(path: Path, definition: Any, index: int) -> str:
     if by_code and by_meaning and by_code != by_meaning:
         raise ValueError(f"{path}: channel {index} is {by_code} by its code, but {by_meaning} by its name; correct it")
     label = _text(path, definition, "ChannelLabel")
-    return by_code or by_meaning or plain_lead_name(label) or meaning or label or f"channel {index}"
+    return by_code or by_meaning or plain_lead_name(label) or told_name(meaning or label) or f"channel {index}"
 
 
 def _sample_type(path: Path, group: _Group, byte_order: str) -> np.dtype:

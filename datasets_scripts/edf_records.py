@@ -171,16 +171,18 @@ def _digital(path: Path, header: _Header, leads: list[_Signal]) -> np.ndarray:
     check_files = pyedflib.DO_NOT_CHECK_FILE_SIZE if header.num_trailing_bytes else pyedflib.CHECK_FILE_SIZE
     try:
         with pyedflib.EdfReader(str(path), pyedflib.DO_NOT_READ_ANNOTATIONS, check_files) as reader:
-            names = reader.getSignalLabels()
-            rows = [_index_of(names, signal) for signal in leads]
+            rows = [_index_of(header, signal) for signal in leads]
+            if [reader.getLabel(row).strip() for row in rows] != [signal.label for signal in leads]:
+                raise ValueError("the library lists other channels")
             return np.stack([reader.readSignal(row, digital=True) for row in rows])
     except (OSError, ValueError, IndexError, AssertionError, RuntimeError) as error:
         raise ValueError(f"{path}: cannot be read as EDF ({type(error).__name__}); correct the file") from error
 
 
-def _index_of(names: list[str], signal: _Signal) -> int:
-    """Where the library lists a signal: it leaves out the annotation channels before it."""
-    return [index for index, name in enumerate(names) if name.strip() == signal.label][0]
+def _index_of(header: _Header, signal: _Signal) -> int:
+    """Where the library lists a signal: it leaves out the annotations of EDF+ before it."""
+    before = header.signals[: signal.index]
+    return signal.index - sum(header.is_plus and other.label == ANNOTATIONS for other in before)
 
 
 def _metadata(header: _Header, identify: IdentityRule) -> dict[str, Any]:

@@ -38,6 +38,11 @@ def plain_lead_name(text: str) -> str | None:
     return _PLAIN.get(_SUFFIX.sub("", _PREFIX.sub("", text.strip(), count=1)).strip().lower())
 
 
+def told_name(text: str) -> str:
+    """A name from a file as it may be repeated: printable characters, single spaces, not long."""
+    return " ".join("".join(sign if sign.isprintable() else " " for sign in text[:80]).split())[:40]
+
+
 def lead_of_code(code: str) -> str | None:
     """The lead of an SCP-ECG code as DICOM writes it, `5.6.3-9-62`, or of an MDC one, `2:62`; None for another code.
 

@@ -33,7 +33,7 @@ from datasets_scripts.demographics import (
     safe_statements,
     sex_of,
 )
-from datasets_scripts.lead_codes import plain_lead_name
+from datasets_scripts.lead_codes import plain_lead_name, told_name
 from datasets_scripts.records import ECGRecord
 from datasets_scripts.xml_safety import child, children, descendants, local_name, number_of, text_of
 
@@ -58,9 +58,9 @@ def muse_record(path: Path, root: Element, identify: IdentityRule) -> ECGRecord:
     read = [(one, _leads(path, one)) for one in rhythms]
     chosen, leads = max(read, key=lambda pair: (len(pair[1]), len(pair[1][0].samples)), default=(None, []))
     if chosen is None:
-        kinds = ", ".join(sorted({_kind(one)[:20] or "(no type)" for one in waveforms})) or "none"
+        kinds = ", ".join(sorted({_kind(one) or "(no type)" for one in waveforms})) or "none"
         raise ValueError(f"{path}: expected a Waveform of type Rhythm, got waveforms: {kinds}")
-    repairs = [f"left_out_waveform: {_kind(one)[:20]}" for one in waveforms if one is not chosen]
+    repairs = [f"left_out_waveform: {_kind(one)}" for one in waveforms if one is not chosen]
     repairs += [repair for lead in leads for repair in lead.repairs]
     metadata, text_repairs = _metadata(root, identify)
     return record_of_integers(
@@ -76,7 +76,7 @@ def muse_record(path: Path, root: Element, identify: IdentityRule) -> ECGRecord:
 
 
 def _kind(waveform: Element) -> str:
-    return text_of(waveform, "waveformtype").lower()
+    return told_name(text_of(waveform, "waveformtype")).lower()
 
 
 def _sampling_rate(path: Path, waveform: Element) -> float:
@@ -106,7 +106,7 @@ def _leads(path: Path, waveform: Element) -> list[_Lead]:
 
 def _lead(path: Path, element: Element) -> _Lead:
     name = text_of(element, "leadid")
-    name = plain_lead_name(name) or name[:20]
+    name = plain_lead_name(name) or told_name(name)
     data = _decoded(path, element, name)
     size = number_of(path, text_of(element, "leadsamplesize") or "2", f"LeadSampleSize of lead {name}")
     if size != BYTES_PER_SAMPLE or len(data) % BYTES_PER_SAMPLE or not data:
@@ -116,7 +116,7 @@ def _lead(path: Path, element: Element) -> _Lead:
         announced = text_of(element, what.lower())
         if announced and number_of(path, announced, what) != held:
             raise ValueError(
-                f"{path}: lead {name} announces {what} {announced[:12]}, but holds {held}; export it again"
+                f"{path}: lead {name} announces {what} {announced[:12]!r}, but holds {held}; export it again"
             )
     step = number_of(path, text_of(element, "leadamplitudeunitsperbit"), f"LeadAmplitudeUnitsPerBit of lead {name}")
     step *= millivolt_per_unit(path, text_of(element, "leadamplitudeunits"))

@@ -13,7 +13,7 @@ from pathlib import Path
 from xml.etree.ElementTree import Element, ParseError, TreeBuilder
 
 MAX_BYTES = 2**26  # 12 leads at 500 Hz for three quarters of an hour as text
-MAX_ELEMENTS = 200_000
+MAX_ELEMENTS = 50_000
 MAX_DEPTH = 100
 _CHUNK = 2**16
 
