@@ -21,10 +21,10 @@ from typing import Any
 
 import numpy as np
 
-from datasets_scripts.records import DIGITAL_NAN, ECGRecord
+from datasets_scripts.records import DIGITAL_NAN, ECGRecord, digital_to_millivolt
 from datasets_scripts.wfdb_checks import check_segments, frames_of, wrong_checksums
 from datasets_scripts.wfdb_header import SignalLine, WFDBHeader, parse_header
-from datasets_scripts.wfdb_signals import NAN_OF_FORMAT, read_signals, read_with_wfdb
+from datasets_scripts.wfdb_signals import NAN_OF_FORMAT, read_signals
 
 WFDB_SUFFIXES = (".hea", ".dat", ".mat")
 MILLIVOLT_PER_UNIT = {"V": 1000.0, "v": 1000.0, "mV": 1.0, "mv": 1.0, "nV": 1e-6}
@@ -74,9 +74,8 @@ def read_wfdb_record(path: Path, on_wrong_checksum: str = "reject") -> ECGRecord
         names = ", ".join(line.name for line in lines)
         raise ValueError(f"{header.path}: expected at least one lead in mV, got only other signals: {names}")
     leads = tuple(lines[index].name for index in kept)
-    scale = np.array([_millivolt_per_unit(header.path, lines[index]) for index in kept])
     read = _read_segments if header.segments else _read_one_segment
-    stored, wrong = read(header, kept, scale, on_wrong_checksum)
+    stored, wrong = read(header, kept, on_wrong_checksum)
     repairs = [f"left_out_channel: {lines[index].name}" for index in sorted(set(range(len(lines))) - set(kept))]
     repairs += wrong + missing_and_flat(stored.get("digital", stored["signal"]), leads)
     metadata = {"record_id": header.path.stem, **metadata_of_comments(header.comments)}
@@ -184,16 +183,14 @@ def _millivolt_per_unit(path: Path, line: SignalLine) -> float:
 
 
 def _read_one_segment(
-    header: WFDBHeader, kept: list[int], scale: np.ndarray, on_wrong_checksum: str
+    header: WFDBHeader, kept: list[int], on_wrong_checksum: str
 ) -> tuple[dict[str, np.ndarray | None], list[str]]:
-    """What is stored of the kept leads (`signal`, or `digital`, `gain` and `offset`), and `repairs` for wrong ones.
-
-    `scale (len(kept),)`: millivolts in one physical unit.
-    """
+    """What is stored of the kept leads (`signal`, or `digital`, `gain` and `offset`), and `repairs` for wrong ones."""
+    lines = [header.signals[index] for index in kept]
+    scale = np.array([_millivolt_per_unit(header.path, line) for line in lines])
     num_samples = frames_of(header)
     rows = read_signals(header, num_samples)
     wrong = _wrong_leads(header, rows, on_wrong_checksum)
-    lines = [header.signals[index] for index in kept]
     if len(kept) < len(rows) or any(line.skew or line.samples_per_frame > 1 for line in lines):
         rows = [_frame_means(_shifted(rows[index], line), line) for index, line in zip(kept, lines, strict=True)]
     gain, offset = np.array([line.gain for line in lines]) / scale, np.array([float(line.baseline) for line in lines])
@@ -245,12 +242,42 @@ def _calibrated(
 
 
 def _read_segments(
-    header: WFDBHeader, kept: list[int], scale: np.ndarray, on_wrong_checksum: str
+    header: WFDBHeader, kept: list[int], on_wrong_checksum: str
 ) -> tuple[dict[str, np.ndarray], list[str]]:
-    """The same for a record in several segments: they are checked here and put together by `wfdb`."""
-    wrong = []
-    for segment in check_segments(header):
-        wrong += _wrong_leads(segment, read_signals(segment, frames_of(segment)), on_wrong_checksum)
-    physical = read_with_wfdb(header, physical=True).p_signal
-    signal = np.ascontiguousarray((physical[:, kept] * scale).T, np.float32)  # (samples, leads) -> (leads, samples)
-    return {"signal": signal}, wrong
+    """`signal` of a record in several segments, NaN where there is none, and `repairs` for leads with wrong checksums.
+
+    With a layout segment the others hold some of its leads, known by name; without one they all hold the same leads.
+    """
+    headers = {segment.path.stem: segment for segment in check_segments(header)}
+    lines = _lead_lines(header)
+    leads = [lines[index].name for index in kept]
+    signal = np.full((len(kept), sum(length for _, length in header.segments)), np.nan, np.float32)
+    start, wrong = 0, []
+    for name, length in header.segments:
+        segment = headers.get(name)
+        own = [index for index, line in enumerate(segment.signals) if _is_voltage(line)] if segment else []
+        if own:
+            rows = _rows_of(segment, [segment.signals[index].name for index in own], leads)
+            stored, remarks = _read_one_segment(segment, own, on_wrong_checksum)
+            signal[rows, start : start + length] = _millivolt(stored)
+            wrong += remarks
+        start += length
+    return {"signal": signal}, list(dict.fromkeys(wrong))
+
+
+def _rows_of(segment: WFDBHeader, names: list[str], leads: list[str]) -> list[int]:
+    """Which of the record's `leads` the segment's `names` are. ValueError where that is not plain."""
+    if names == leads:
+        return list(range(len(leads)))
+    if len(set(names)) < len(names) or len(set(leads)) < len(leads) or not set(names) <= set(leads):
+        raise ValueError(
+            f"{segment.path}: expected leads among those of the whole record, {', '.join(leads)}, each once, "
+            f"got {', '.join(names)}"
+        )
+    return [leads.index(name) for name in names]
+
+
+def _millivolt(stored: dict[str, np.ndarray | None]) -> np.ndarray:
+    if stored["signal"] is not None:
+        return stored["signal"]
+    return digital_to_millivolt(stored["digital"], stored["gain"], stored["offset"])

@@ -10,14 +10,10 @@ import struct
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from datasets_scripts.wfdb_header import SignalLine, WFDBHeader, check_own_file
-
-if TYPE_CHECKING:
-    import wfdb
 
 PRIVATE_FORMATS = {"16": "<i2", "61": ">i2", "212": None}  # and the type of one sample, where it has whole bytes
 # signal(5): the integer of each format that stands for "no sample"; for format 8, which has none, one out of reach
@@ -41,20 +37,21 @@ def read_signals(header: WFDBHeader, num_samples: int) -> Sequence[np.ndarray]:
         if file_name.lower().endswith(".mat"):
             _check_matlab(header.path.parent / file_name, lines, num_samples)
     if any(line.fmt not in PRIVATE_FORMATS for line in header.signals):
-        return read_with_wfdb(header, physical=False, smooth_frames=False, ignore_skew=True).e_d_signal
+        return _read_with_wfdb(header)
     parts = [_read_file(header.path.parent / file_name, lines, num_samples) for file_name, lines in files]
     return parts[0] if len(parts) == 1 else [row for rows in parts for row in rows]
 
 
-def read_with_wfdb(header: WFDBHeader, **options: Any) -> wfdb.Record:
-    """`wfdb.rdrecord` on a checked header; its errors become one sentence. Never with `pn_dir`: nothing is fetched."""
+def _read_with_wfdb(header: WFDBHeader) -> list[np.ndarray]:
+    """The same by `wfdb.rdrecord`; its errors become one sentence. Never with `pn_dir`: nothing is fetched."""
     import wfdb  # takes a second, and the common formats do without
 
     check_own_file(header.path)
+    name = str(header.path.with_suffix("").absolute())
     try:
-        return wfdb.rdrecord(str(header.path.with_suffix("").absolute()), pn_dir=None, **options)
+        return wfdb.rdrecord(name, physical=False, smooth_frames=False, ignore_skew=True, pn_dir=None).e_d_signal
     except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError, OSError) as error:
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).split())[:200]
         raise ValueError(
             f"{header.path}: its signals cannot be read ({reason}); correct the header, or copy the record again"
         ) from error

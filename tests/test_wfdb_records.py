@@ -146,6 +146,35 @@ def test_several_segments(tmp_path):
     np.testing.assert_allclose(record.signal, expected, atol=1e-6)
 
 
+def test_segments_with_some_of_the_leads(tmp_path):
+    """A monitor's leads come off and on: each segment holds those that were there, by name."""
+    (tmp_path / "layout.hea").write_text(
+        "layout 3 250 0\n" + "".join(f"~ 0 200/mV 0 0 0 0 0 {lead}\n" for lead in LEADS)
+    )
+    one, two = random_integers(20, 1), random_integers(30, 2, seed=1)
+    write_record(tmp_path, "one", one, leads=("V5",))
+    write_record(tmp_path, "two", two, leads=("V5", "I"), unit="/uV")
+    path = tmp_path / "multi.hea"
+    path.write_text("multi/3 3 250 50\nlayout 0\none 20\ntwo 30\n")
+    record = read_wfdb_record(path)
+    expected = np.full((3, 50), np.nan)
+    expected[2, :20] = (one[:, 0] - 5) / 200
+    expected[2, 20:], expected[0, 20:] = (two.T - 5) / 200 / 1000
+    np.testing.assert_allclose(record.signal, expected, rtol=1e-5, atol=1e-9)
+    assert record.repairs == ("nan_samples: 70", "nan_lead: II")
+    change_header(tmp_path / "two.hea", " 0 I\n", " 0 V1\n")
+    with pytest.raises(ValueError, match=r"two\.hea: expected leads among .* I, II, V5, each once, got V5, V1"):
+        read_wfdb_record(path)
+
+
+def test_gaps_between_segments_of_the_same_leads(tmp_path):
+    write_record(tmp_path, "s1", random_integers(30))
+    (tmp_path / "multi.hea").write_text("multi/3 3 250\n~ 4\ns1 30\n~ 5\n")
+    record = read_wfdb_record(tmp_path / "multi")
+    np.testing.assert_allclose(record.signal[:, 4:-5], (random_integers(30).T - 5) / 200, atol=1e-6)
+    assert record.repairs == ("nan_samples: 27",) and record.num_samples == 39
+
+
 # ---------------------------------------------------------------- real records
 
 
