@@ -83,7 +83,7 @@ def format_of(path: Path) -> str:
         if suffix in WFDB_SUFFIXES or _header_beside(path):
             return "WFDB"
         if path.is_dir():
-            raise IsADirectoryError(f"{path}: is a folder; give one file, or use the source 'records' for a folder")
+            raise IsADirectoryError(f"{path}: is a folder; give one file, or use the source 'files' for a folder")
         raise FileNotFoundError(f"{path}: no such file, and no WFDB header {path.name}.hea beside it")
     with path.open("rb") as file:
         begin = file.read(_BEGIN)

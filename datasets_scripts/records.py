@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -253,17 +252,32 @@ def _is_plain_millivolt(stored: np.ndarray, gain: np.ndarray, offset: np.ndarray
     return stored.dtype.kind == "f" and bool(np.all(gain == 1)) and not np.any(offset)
 
 
-def read_record(path: str | PathLike[str]) -> ECGRecord:
-    """Read one recording from its file, with or without extension: WFDB (`.hea` with `.dat`, `.mat`, ...).
+def read_record(
+    path: str | PathLike[str],
+    *,
+    sampling_rate: float | None = None,
+    leads: Sequence[str] | None = None,
+    unit: str | None = None,
+    patient_id: str = "drop",
+    salt: str | None = None,
+) -> ECGRecord:
+    """Read one recording from its file: WFDB, DICOM ECG, HL7 aECG, GE MUSE XML, EDF, CSV or .npy.
 
-    The header is checked before anything it names is opened; see `datasets_scripts.wfdb_records` for the rules (units,
-    channels that are not voltages, age, sex and diagnoses in comments, records of several segments). `record_id` is the
-    file's name. Raises FileNotFoundError or ValueError with one sentence that says expected, got and what to do.
+    The file is checked before anything that it names or announces is opened or allocated. Names, birth dates and
+    hospital numbers never enter the record.
+
+    Args:
+        path: the file; of a WFDB record its header, its signals file, or their name without extension.
+        sampling_rate, leads, unit: for formats that do not say them (CSV, .npy).
+        patient_id: `"drop"`, `"keep"` (as in the file) or `"hash"`, a hash with the secret `salt`.
+
+    Raises:
+        FileNotFoundError, ValueError: with one sentence that says expected, got and what to do.
+        ImportError: where the format needs a package that is not installed, with the command that installs it.
     """
-    from datasets_scripts.wfdb_records import read_wfdb_record  # reading needs wfdb; a stored row does not
+    from datasets_scripts.formats import read_file  # the readers make records: they import this file
 
-    path = Path(path)
-    return read_wfdb_record(path)
+    return read_file(path, sampling_rate=sampling_rate, leads=leads, unit=unit, patient_id=patient_id, salt=salt)
 
 
 def _names(field: str, values: Any) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ A source is a module of this package, one for each public corpus or layout. It o
 - `list_entries(data_dir, **options)`: an `Entry` for every record, all splits, in an order that never changes. It reads
   tables only, lazily; a row that makes no sense becomes an entry with its `problem`, so that nothing is lost silently;
 - `read_entry(entry, **options)`: the `ECGRecord` of an entry, with the entry's `fields` in it. It depends on nothing
-  else, so that any process may read any entry. Raises ValueError or OSError with one sentence;
+  else, so that any process may read any entry. Raises ValueError, OSError or ImportError with one sentence;
 - `tables(data_dir, **options)`: the files on which the entries depend;
 - `label_names(**options)` and `label_prompts(**options)`: the labels in the order of the task, and English texts for
   each. ValueError where the source has none.
@@ -141,7 +141,7 @@ def read_or_reject(source: ModuleType, entry: Entry, report: LoadReport, **optio
         return None
     try:
         return source.read_entry(entry, **options)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         report.reject(entry.record_id, error)
         return None
 
