@@ -22,8 +22,13 @@ _COLUMNS = """| column | meaning |
 """
 
 
-def dataset_card(manifest: Mapping[str, Any], report: PreparationReport, suffix: str = "arrow") -> str:
-    """The README of a prepared folder: metadata of the Hub, then what is in it and how it came about."""
+def dataset_card(
+    manifest: Mapping[str, Any], report: PreparationReport, suffix: str = "arrow", repository: str | None = None
+) -> str:
+    """The README of a prepared folder: metadata of the Hub, then what is in it and how it came about.
+
+    `suffix` is that of its shards; `repository` where it is pushed to, None for a folder.
+    """
     facts, settings = manifest["facts"], manifest["settings"]
     sections = [
         f"---\n{yaml.safe_dump(_metadata(manifest, report, suffix), sort_keys=False)}---",
@@ -31,9 +36,9 @@ def dataset_card(manifest: Mapping[str, Any], report: PreparationReport, suffix:
         _origin(facts),
         "## Records\n\n" + _counts(report),
         "## Columns\n\n" + _COLUMNS,
+        "## Persons\n\n" + _persons(manifest["credentialed_columns"]),
         "## How it was prepared\n\n" + _settings(settings),
-        "## Use\n\n```python\nfrom datasets import load_dataset\n\n"
-        f'rows = load_dataset("PATH_OR_REPOSITORY", split="{_first_split(report)}")\n```',
+        "## Use\n\n" + _use(_first_split(report), repository),
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -44,6 +49,7 @@ def _metadata(manifest: Mapping[str, Any], report: PreparationReport, suffix: st
         "license": manifest["facts"]["license"],
         "pretty_name": manifest["facts"]["title"],
         "tags": ["ecg", "electrocardiogram", "medical"],
+        "size_categories": [_size_category(report.num_kept)],
         "configs": [{"config_name": "default", "data_files": files}],
     }
 
@@ -70,6 +76,33 @@ def _counts(report: PreparationReport) -> str:
     if any(load.text_is_label_supervised for load in report.splits.values()):
         rows += ["", "Texts tell the labels: zero-shot results of a model trained on them are label-supervised."]
     return "\n".join(rows)
+
+
+def _persons(credentialed_columns: list[str]) -> str:
+    """What the rows tell about persons, and who may read it."""
+    told = ("`record_id` and `patient_id` are the identifiers that the source gives; records of one person share a "
+            "`patient_id`, by which splits keep persons apart. Do not try to find out who they are.")  # fmt: skip
+    if not credentialed_columns:
+        return told
+    columns = ", ".join(f"`{name}`" for name in credentialed_columns)
+    return f"{told}\n\n**Under a data use agreement:** {columns}. Only who has signed it may read this data set."
+
+
+def _use(split: str, repository: str | None) -> str:
+    code = f'from datasets import load_dataset\n\nrows = load_dataset("{repository or "FOLDER"}", split="{split}")'
+    if repository is not None:
+        code += (
+            "\n\n# without room for a copy: row groups are fetched as they are needed (pip install esi-ecg)\n"
+            "from datasets_scripts.streaming import stream_ecg_dataset\n\n"
+            f'stream = stream_ecg_dataset("{repository}", split="{split}", seed=0)'
+        )
+    return f"```python\n{code}\n```"
+
+
+def _size_category(num_records: int) -> str:
+    """The Hub's word for a size."""
+    bounds = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M"}
+    return next((word for bound, word in bounds.items() if num_records < bound), "1M<n<10M")
 
 
 def _settings(settings: Mapping[str, Any]) -> str:

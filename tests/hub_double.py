@@ -1,0 +1,205 @@
+"""As much of the Hub as data sets need, on the loopback interface: repositories with commits, LFS, ranges of bytes."""
+
+import base64
+import contextlib
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import huggingface_hub.constants
+import pytest
+from huggingface_hub import HfFileSystem
+
+
+class HubDouble(ThreadingHTTPServer):
+    """What was asked (`asked`), what LFS holds (`lfs`), and for each repository its commits, oldest first.
+
+    `refuse`: the status with which every request is answered; None answers them. `lfs_from`: the size from which files
+    go to LFS. `most_bytes`: the largest body that was sent at once.
+    """
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.asked: list[str] = []
+        self.lfs: dict[str, bytes] = {}
+        self.commits: dict[str, list[dict[str, bytes]]] = {}
+        self.private: dict[str, bool] = {}
+        self.refuse: int | None = None
+        self.lfs_from, self.most_bytes = 1, 0
+
+    def files(self, repository: str) -> dict[str, bytes]:
+        """The files of a repository's newest commit."""
+        return self.commits[repository][-1]
+
+
+@contextlib.contextmanager
+def hub_double() -> Iterator[HubDouble]:
+    """A server that runs while the block does."""
+    server = HubDouble()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@contextlib.contextmanager
+def hub_of_this_process(monkeypatch: pytest.MonkeyPatch, cache: Path) -> Iterator[HubDouble]:
+    """A double that is the Hub for this process, too; what is downloaded goes to `cache`."""
+    with hub_double() as server:
+        template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
+        settings = {
+            "ENDPOINT": server.url, "HUGGINGFACE_CO_URL_TEMPLATE": template, "HF_HUB_CACHE": str(cache),
+            "HF_HUB_DISABLE_XET": True, "HF_HUB_OFFLINE": False,
+        }  # fmt: skip
+        for name, value in settings.items():
+            monkeypatch.setattr(huggingface_hub.constants, name, value)
+        HfFileSystem.clear_instance_cache()  # it remembers where the Hub was
+        yield server
+        HfFileSystem.clear_instance_cache()
+
+
+class Handler(BaseHTTPRequestHandler):
+    """The routes that huggingface_hub asks for data sets."""
+
+    protocol_version = "HTTP/1.1"
+    server: HubDouble
+
+    def do_GET(self) -> None:
+        self.route("GET")
+
+    def do_HEAD(self) -> None:
+        self.route("HEAD")
+
+    def do_PUT(self) -> None:
+        self.route("PUT")
+
+    def do_POST(self) -> None:
+        self.route("POST")
+
+    def route(self, method: str) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        path = unquote(urlsplit(self.path).path)
+        self.server.asked.append(f"{method} {path}")
+        if self.server.refuse is not None:
+            return self.answer({"error": "refused"}, self.server.refuse)
+        parts = path.strip("/").split("/")
+        if method == "PUT":
+            self.server.most_bytes = max(self.server.most_bytes, len(body))
+            self.server.lfs[parts[-1]] = body
+            return self.answer({})
+        if path == "/api/repos/create":
+            return self.create(json.loads(body))
+        if path.endswith("/info/lfs/objects/batch"):
+            return self.lfs_batch(json.loads(body))
+        if parts[:2] == ["api", "datasets"] and len(parts) >= 4:
+            return self.repository(method, "/".join(parts[2:4]), parts[4:], body)
+        if parts[0] == "datasets" and len(parts) > 5 and parts[3] == "resolve":
+            return self.resolve(method, "/".join(parts[1:3]), parts[4], "/".join(parts[5:]))
+        if method == "POST":
+            return self.answer({"errors": [], "warnings": []})  # api/validate-yaml
+        self.missing("EntryNotFound")
+
+    def create(self, wanted: dict) -> None:
+        name = f"{wanted.get('organization') or 'someone'}/{wanted['name']}"
+        url = f"{self.server.url}/datasets/{name}"
+        if name in self.server.commits:
+            return self.answer({"error": "You already created this", "url": url}, 409)
+        self.server.commits[name] = [{}]
+        self.server.private[name] = bool(wanted.get("private") or wanted.get("visibility") == "private")
+        self.answer({"url": url, "name": name})
+
+    def lfs_batch(self, wanted: dict) -> None:
+        objects = []
+        for item in wanted["objects"]:
+            told = {"oid": item["oid"], "size": item["size"]}
+            if item["oid"] not in self.server.lfs:
+                told["actions"] = {"upload": {"href": f"{self.server.url}/lfs/{item['oid']}", "header": {}}}
+            objects.append(told)
+        self.answer({"transfer": "basic", "objects": objects})
+
+    def repository(self, method: str, name: str, rest: list[str], body: bytes) -> None:
+        if name not in self.server.commits:
+            return self.missing("RepoNotFound")
+        files = self.server.files(name)
+        if rest[:1] == ["preupload"]:
+            told = [self.upload_mode(file) for file in json.loads(body)["files"]]
+            return self.answer({"files": told})
+        if rest[:1] == ["commit"]:
+            return self.commit(name, [json.loads(line) for line in body.splitlines()])
+        if rest[:1] in (["tree"], ["paths-info"]):
+            return self.answer([described(file, content) for file, content in files.items()])
+        siblings = [{"rfilename": file} for file in files]
+        self.answer({"id": name, "sha": self.sha(name), "private": self.server.private[name], "siblings": siblings})
+
+    def upload_mode(self, file: dict) -> dict:
+        in_lfs = file["path"].endswith(".parquet") and file["size"] >= self.server.lfs_from
+        return {"path": file["path"], "uploadMode": "lfs" if in_lfs else "regular", "shouldIgnore": False}
+
+    def commit(self, name: str, lines: list[dict]) -> None:
+        files = dict(self.server.files(name))
+        for line in lines:
+            value = line["value"]
+            if line["key"] == "file":
+                files[value["path"]] = base64.b64decode(value["content"])
+            elif line["key"] == "lfsFile":
+                files[value["path"]] = self.server.lfs[value["oid"]]
+            elif line["key"] == "deletedFile":
+                del files[value["path"]]
+        self.server.commits[name].append(files)
+        oid = self.sha(name)
+        self.answer({"commitUrl": f"{self.server.url}/datasets/{name}/commit/{oid}", "commitOid": oid})
+
+    def resolve(self, method: str, name: str, revision: str, file: str) -> None:
+        if name not in self.server.commits:
+            return self.missing("RepoNotFound")
+        number = int(revision, 16) if len(revision) == 40 else len(self.server.commits[name]) - 1
+        content = self.server.commits[name][number].get(file)
+        if content is None:
+            return self.missing("EntryNotFound")
+        headers = {
+            "X-Repo-Commit": f"{number:040x}", "ETag": f'"{hashlib.sha256(content).hexdigest()}"',
+            "X-Linked-Size": str(len(content)), "Accept-Ranges": "bytes",
+        }  # fmt: skip
+        status = 200
+        if method == "GET" and "Range" in self.headers:
+            first, last = self.headers["Range"].removeprefix("bytes=").split("-")
+            content, status = content[int(first) : int(last or len(content) - 1) + 1], 206
+            self.server.asked[-1] += f" {len(content)}"
+        self.answer(content, status, headers)
+
+    def sha(self, name: str) -> str:
+        return f"{len(self.server.commits[name]) - 1:040x}"
+
+    def missing(self, code: str) -> None:
+        self.answer({"error": "not found"}, 404, {"X-Error-Code": code})
+
+    def answer(self, content: object, status: int = 200, headers: dict[str, str] | None = None) -> None:
+        payload = content if isinstance(content, bytes) else json.dumps(content).encode()
+        self.send_response(status)
+        kind = "application/octet-stream" if isinstance(content, bytes) else "application/json"
+        headers = {"Content-Type": kind, "Content-Length": str(len(payload))} | (headers or {})
+        for key, value in headers.items():
+            self.send_header(key, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(payload)
+
+    def log_message(self, *args: object) -> None:
+        """Quiet."""
+
+
+def described(file: str, content: bytes) -> dict:
+    """A file as the tree lists it."""
+    told = {"type": "file", "path": file, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
+    if file.endswith(".parquet"):
+        told["lfs"] = {"oid": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 128}
+    return told
