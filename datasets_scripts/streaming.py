@@ -28,7 +28,7 @@ from datasets_scripts.prepare import digest_of, read_manifest
 from datasets_scripts.shards import Layout
 from datasets_scripts.sources import check_split
 
-BLOCK_SIZE = 1024  # rows that are mixed: 123 MB of int16 for 12 leads of 10 s at 500 Hz
+BLOCK_SIZE = 1024  # rows that are mixed: 123 MB of int16 for 12 leads of 10 s at 500 Hz; two blocks at most are held
 
 
 class RowGroup(NamedTuple):
@@ -60,7 +60,7 @@ def stream_ecg_dataset(
     token: str | None = None,
     revision: str | None = None,
 ) -> datasets.IterableDataset:
-    """The rows of a split, shuffled, as an `IterableDataset` that keeps a block of them at a time.
+    """The rows of a split, shuffled, as an `IterableDataset` that holds a block of them, or two at a change of blocks.
 
     Rows are those of `load_ecg_dataset`; `with_format("arrow")` gives tables without making Python numbers of samples.
     `set_epoch(e)` gives the order of another epoch, the same that `epoch=e` gives. `state_dict` and `load_state_dict`
@@ -79,7 +79,7 @@ def stream_ecg_dataset(
         seed: of the order.
         epoch: which pass over the data.
         rank, world_size: which process this is, of how many.
-        block_size: about how many rows are mixed and held in memory.
+        block_size: about how many rows are mixed.
         token, revision: for a repository: who reads it, and which branch, tag or commit (default: the newest, which is
             found once: a later push does not disturb a running stream; to resume, give the same commit).
 

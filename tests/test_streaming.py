@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import textwrap
-import tracemalloc
 
 import numpy as np
 import pyarrow as pa
@@ -250,15 +249,16 @@ def test_a_broken_connection_says_so(hub, folder):
 # ----- bounds --------------------------------------------------------------------------------------------------------
 
 
-def test_memory_is_that_of_a_block(tmp_path):
+def test_memory_is_that_of_two_blocks(hub, tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets_scripts.shards.ROWS_PER_BATCH", 10)
     shards = {f"train-{n:05d}": numbered(20 * n, 20, 5000) for n in range(10)}  # 200 rows of 30 kB
-    folder = write_prepared(tmp_path / "prepared", shards)
-    before, most = pa.total_allocated_bytes(), 0
-    tracemalloc.start()
-    for _ in stream(folder, block_size=20).with_format("arrow"):
+    push_quietly(write_prepared(tmp_path / "prepared", shards))
+    before, most, num_rows = pa.total_allocated_bytes(), 0, 0
+    for table in stream("someone/ecgs", block_size=20).with_format("arrow"):
+        num_rows += len(table)
         most = max(most, pa.total_allocated_bytes() - before)
-    assert most + tracemalloc.get_traced_memory()[1] < 2e6  # of 6 MB
-    tracemalloc.stop()
+    assert num_rows == 200
+    assert 0.5e6 < most < 1.5e6  # of 6 MB, where a block has 0.6 MB
 
 
 @pytest.mark.parametrize(
