@@ -76,6 +76,7 @@ def _push(arguments: argparse.Namespace) -> int:
         arguments.repository,
         private=not arguments.public,
         allow_credentialed=arguments.allow_credentialed,
+        license=arguments.license,
     )
     _tell([f"Pushed to {url}"])
     return 0
@@ -123,6 +124,7 @@ def _add_prepare_flags(parser: argparse.ArgumentParser) -> None:
 
 def _add_push_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--public", action="store_true", help="a repository that everybody sees; default: private")
+    parser.add_argument("--license", help="of the data, for the card; default: what is known of the source")
     parser.add_argument(
         "--allow_credentialed", action="store_true", help="also columns from tables under a data use agreement"
     )

@@ -201,7 +201,8 @@ def _read_data_set(path: Path) -> tuple[Any, str]:
             f"{path}: cannot be read as DICOM ({_reason(error)}); the file is damaged or no ECG"
         ) from error
     if sop_class not in ECG_CLASSES:
-        kind = pydicom.uid.UID(sop_class).name if sop_class.startswith("1.2.840.10008.") else "another class"
+        known = sop_class.startswith("1.2.840.10008.") and sop_class.isprintable()  # damage may put a line end in it
+        kind = pydicom.uid.UID(sop_class).name if known else "another class"
         raise ValueError(
             f"{path}: expected {', '.join(ECG_CLASSES.values())} Waveform Storage, got {kind[:64]}; it is no ECG"
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from os import PathLike
@@ -97,7 +97,7 @@ def open_repository(
     check_split(split)
     repository = DatasetRepository.find(name, revision, token)
     manifest = repository.read_json(MANIFEST_FILE)
-    report = split_report(manifest, PreparationReport.from_dict(repository.read_json(REPORT_FILE)), split)
+    report = PreparationReport.from_dict(repository.read_json(REPORT_FILE)).of_split(split)
     wanted = [s for s in SPLITS if split in (None, s) and any(part["split"] == s for part in manifest["shards"])]
     if not wanted:
         raise ValueError(f"{name}: expected at least one record in the split {split!r}, got none of {report.num_read}")
@@ -106,19 +106,6 @@ def open_repository(
     if limit is not None:
         parts = [part.select(range(min(limit, len(part)))) for part in parts]
     return parts[0] if len(parts) == 1 else datasets.concatenate_datasets(parts), report
-
-
-def split_report(manifest: Mapping[str, Any], reports: PreparationReport, split: str | None) -> LoadReport:
-    """The report of a split of a prepared data set, or of all of them. ValueError for a split it does not have."""
-    name, text = manifest["settings"]["name"], manifest["settings"]["text"]
-    if split is not None and split not in reports.splits:
-        raise ValueError(f"{name}: expected one of the splits {', '.join(reports.splits)}, got {split!r}")
-    report = LoadReport(name, split, text)
-    for part in reports.splits.values() if split is None else [reports.splits[split]]:
-        report.statements_are_labels = part.statements_are_labels
-        report.reports_are_labels = part.reports_are_labels
-        report.add(part)
-    return report
 
 
 @contextmanager

@@ -20,9 +20,9 @@ from typing import Any
 import datasets
 from datasets.table import MemoryMappedTable, concat_tables
 
+from datasets_scripts.hub_repository import DatasetRepository, is_repository, open_repository
 from datasets_scripts.load_report import LoadReport
-from datasets_scripts.prepare import Settings, is_prepared, prepare_dataset, read_manifest, read_report
-from datasets_scripts.shards import Layout
+from datasets_scripts.prepare import MANIFEST_FILE, Settings, is_prepared, prepare_dataset, read_manifest, read_report
 from datasets_scripts.sources import SPLITS, check_split, find_source, list_split
 
 logger = logging.getLogger(__name__)
@@ -69,7 +69,8 @@ def load_ecg_dataset_with_report(
     The rows lie in Arrow files and are mapped into memory, not read; picking some, in any order, copies nothing.
 
     Args:
-        name: the folder of a prepared data set, or the name of a source (`sources.SOURCES`), which is then prepared.
+        name: the folder of a prepared data set, a repository of the Hub to which one was pushed ("name/repository",
+            downloaded once), or the name of a source (`sources.SOURCES`), which is then prepared.
         data_dir: the source's folder, as it is published. Not for a prepared folder.
         split: `"train"`, `"validation"`, `"test"`, or None for all records, one split after the other.
         text: what the column `text` holds: `"report"` (as it is), `"statements"` (the paper's template over the label
@@ -83,12 +84,13 @@ def load_ecg_dataset_with_report(
 
     Raises:
         FileNotFoundError, ValueError: for a name, split, text, option or folder that makes no sense.
+        ConnectionError, PermissionError: for a repository that cannot be read.
         NoRecordsError: if no record could be kept, with the first reasons.
     """
     check_split(split)
-    if is_folder(name):
-        _check_prepared(Path(name), data_dir, text, source_options)
-        return open_prepared(name, split, limit)
+    if is_folder(name) or is_repository(name):
+        _check_prepared(name, data_dir, text, source_options)
+        return open_repository(str(name), split, limit) if is_repository(name) else open_prepared(name, split, limit)
     settings = Settings(
         str(name),
         None if data_dir is None else os.fspath(data_dir),
@@ -117,19 +119,13 @@ def open_prepared(
     NoRecordsError where the split is empty.
     """
     folder = Path(folder)
-    manifest, reports = read_manifest(folder), read_report(folder).splits
-    if split is not None and split not in reports:
-        raise ValueError(f"{folder}: expected one of the splits {', '.join(reports)}, got {split!r}")
+    manifest, report = read_manifest(folder), read_report(folder).of_split(split)
     wanted = [part for part in manifest["shards"] if split in (None, part["split"])]
-    report = LoadReport(manifest["settings"]["name"], split, manifest["settings"]["text"])
-    for name in list(reports) if split is None else [split]:
-        report.statements_are_labels = reports[name].statements_are_labels
-        report.reports_are_labels = reports[name].reports_are_labels
-        report.add(reports[name])
     if not report.num_kept:
         _raise_no_records(report)
     info = datasets.DatasetInfo(description="\n".join(report.summary()))
-    dataset = _mapped(folder, [part for part in wanted if part["num_rows"]], info, split)
+    tables = [MemoryMappedTable.from_file(str(folder / part["file"])) for part in wanted if part["num_rows"]]
+    dataset = datasets.Dataset(concat_tables(tables), info=info, split=datasets.Split(split) if split else None)
     if limit is None or limit >= len(dataset):
         return dataset, report
     kept = [number for _, numbers in _numbers_by_split(wanted) for number in numbers[:limit]]
@@ -138,21 +134,21 @@ def open_prepared(
 
 def label_names(name: str | PathLike[str], **options: Any) -> list[str]:
     """The labels of a data set, in the order of its task; options as for the source (`data_dir`, `task`)."""
-    if is_folder(name):
-        return list(read_manifest(name)["label_names"])
+    if is_folder(name) or is_repository(name):
+        return list(_manifest_of(name)["label_names"])
     return find_source(str(name)).label_names(**options)
 
 
 def label_prompts(name: str | PathLike[str], **options: Any) -> dict[str, list[str]]:
     """English phrases for every label of a data set, in the order of `label_names`."""
-    if is_folder(name):
-        return dict(read_manifest(name)["label_prompts"])
+    if is_folder(name) or is_repository(name):
+        return dict(_manifest_of(name)["label_prompts"])
     return find_source(str(name)).label_prompts(**options)
 
 
 def is_folder(name: str | PathLike[str]) -> bool:
     """Whether a data set's name means a folder: it is not a word, or such a folder is prepared."""
-    return not str(name).isidentifier() or is_prepared(name)
+    return (not str(name).isidentifier() or is_prepared(name)) and not is_repository(name)
 
 
 # ----- the cache -----------------------------------------------------------------------------------------------------
@@ -187,29 +183,22 @@ def _size_and_time(path: str | PathLike[str]) -> str:
 # ----- a prepared folder ---------------------------------------------------------------------------------------------
 
 
+def _manifest_of(name: str | PathLike[str]) -> dict[str, Any]:
+    """The manifest of a prepared folder, or of a repository."""
+    return DatasetRepository.find(str(name)).read_json(MANIFEST_FILE) if is_repository(name) else read_manifest(name)
+
+
 def _check_prepared(
-    folder: Path, data_dir: str | PathLike[str] | None, text: str | None, options: dict[str, Any]
+    name: str | PathLike[str], data_dir: str | PathLike[str] | None, text: str | None, options: dict[str, Any]
 ) -> None:
-    settings = read_manifest(folder)["settings"]
+    settings = _manifest_of(name)["settings"]
     if data_dir is not None or options:
         told = ", ".join([*(["data_dir"] if data_dir is not None else []), *options])
-        raise ValueError(f"{folder}: is prepared already, so {told} cannot change it; prepare another folder")
+        raise ValueError(f"{name}: is prepared already, so {told} cannot change it; prepare another folder")
     if text not in (None, settings["text"]):
         raise ValueError(
-            f"{folder}: was prepared with text={settings['text']!r}, got text={text!r}; prepare it again with that text"
+            f"{name}: was prepared with text={settings['text']!r}, got text={text!r}; prepare it again with that text"
         )
-
-
-def _mapped(folder: Path, parts: list[dict[str, Any]], info: datasets.DatasetInfo, split: str | None) -> Any:
-    """The shards as one table. Shards of different shape become one column without copying their samples."""
-    lengths = {part["layout"][1] for part in parts}
-    common = Layout(parts[0]["layout"][0], lengths.pop() if len(lengths) == 1 else None)
-    tables = []
-    for part in parts:
-        table = MemoryMappedTable.from_file(str(folder / part["file"]))
-        tables.append(table if Layout(*part["layout"]) == common else table.cast(common.schema))
-    table = concat_tables(tables)
-    return datasets.Dataset(table, info=info, split=datasets.Split(split) if split else None)
 
 
 def _numbers_by_split(parts: list[dict[str, Any]]) -> Iterator[tuple[str, range]]:

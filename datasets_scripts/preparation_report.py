@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from datasets_scripts.lead_statistics import LeadStatistics
@@ -61,6 +61,16 @@ class PreparationReport:
         report.num_without_patient = {split: without[split] for split in splits}
         report.patients_in_several_splits = sorted(p for p, among in splits_of.items() if len(among) > 1)
         report.repeated_record_ids = sorted(record_id for record_id, count in seen.items() if count > 1)
+        return report
+
+    def of_split(self, split: str | None) -> LoadReport:
+        """The report of one split, or of all of them together (None). ValueError for a split that is not here."""
+        if split is not None and split not in self.splits:
+            raise ValueError(f"{self.name}: expected one of the splits {', '.join(self.splits)}, got {split!r}")
+        parts = list(self.splits.values()) if split is None else [self.splits[split]]
+        report = replace(LoadReport.from_dict(parts[0].to_dict()), split=split)
+        for part in parts[1:]:
+            report.add(part)
         return report
 
     @property

@@ -12,8 +12,10 @@ same, and does the others again: nothing is lost, and nothing finished is done t
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
+import operator
 import os
 import shutil
 import threading
@@ -273,7 +275,7 @@ def _end_with_parent() -> None:
 
 def _finish(settings: Settings, output: Path, part_paths: Sequence[Path], started: float) -> PreparationReport:
     """Report, card, and last the manifest. Repeated after a kill, it gives the same."""
-    parts = _of_one_dtype(output, [read_part(path) for path in part_paths])
+    parts = _of_one_layout(output, [read_part(path) for path in part_paths])
     _remove_others(output, parts)
     facts = find_source(settings.name).FACTS
     report = PreparationReport.of_parts(
@@ -305,16 +307,16 @@ def _finish(settings: Settings, output: Path, part_paths: Sequence[Path], starte
     return report
 
 
-def _of_one_dtype(output: Path, parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """All shards in float32 if one needs it: a column has one dtype. Empty shards follow the others."""
-    dtypes = {part["layout"][0] for part in parts if part["num_rows"]}
-    dtype = "float32" if "float32" in dtypes else "int16"
+def _of_one_layout(output: Path, parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """All shards in the narrowest layout that holds every record: `load_dataset` wants one schema."""
+    layouts = [Layout(*part["layout"]) for part in parts if part["num_rows"]]
+    common = functools.reduce(operator.or_, layouts) if layouts else Layout("int16", None)
     for part in parts:
-        if part["layout"][0] != dtype:
-            convert_shard(output / part["file"], Layout(dtype, part["layout"][1]))
+        if Layout(*part["layout"]) != common:
+            convert_shard(output / part["file"], common)
             with (output / part["file"]).open("rb") as file:
                 part["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
-            part["layout"] = [dtype, part["layout"][1]]
+            part["layout"] = [common.dtype, common.num_values]
     return parts
 
 

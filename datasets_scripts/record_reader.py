@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +53,9 @@ class RecordReader:
             raise ValueError(f"dataset: expected the columns of stored rows, got none named {', '.join(missing)}")
         self._dataset = dataset
         self._batches = [batch for batch in dataset.data.to_batches() if batch.num_rows]
-        self._has_usual_types = _has_usual_types(dataset.data.schema)
+        schema = dataset.data.schema
+        self._numbers = {name: number for number, name in enumerate(schema.names)}
+        self._has_usual_types = _has_usual_types(schema)
         self._bounds = np.cumsum([0, *(batch.num_rows for batch in self._batches)])
         mapping = dataset._indices  # where rows were selected or shuffled: their places in the table
         self._places = None if mapping is None else mapping.column(0).to_numpy()
@@ -74,13 +76,24 @@ class RecordReader:
             IndexError: for a number that is not one of 0 .. len - 1.
             ValueError: for a row that is not a record, as `row_to_record` says.
         """
+        return [chunk.record(row) for chunk, row in self._find(indices)]
+
+    def digital(self, indices: Iterable[int]) -> list[np.ndarray]:
+        """The stored integers of these rows and nothing else: int16 `(num_leads, num_samples)`, read-only views.
+
+        Raises:
+            IndexError, ValueError: as `records`; ValueError also for a row that holds float32 mV.
+        """
+        return [chunk.digital(row) for chunk, row in self._find(indices)]
+
+    def _find(self, indices: Iterable[int]) -> Iterator[tuple[_Chunk, int]]:
         places = self._places_of(indices)
         numbers = np.searchsorted(self._bounds, places, side="right") - 1
-        rows = places - self._bounds[numbers]
-        for number in set(numbers.tolist()) - self._chunks.keys():
-            self._chunks[number] = _Chunk(self._batches[number], self._has_usual_types)
-        chunks = self._chunks
-        return [chunks[number].record(row) for number, row in zip(numbers.tolist(), rows.tolist(), strict=True)]
+        rows = (places - self._bounds[numbers]).tolist()
+        numbers = numbers.tolist()
+        for number in set(numbers) - self._chunks.keys():
+            self._chunks[number] = _Chunk(self._batches[number], self._numbers, self._has_usual_types)
+        return zip(map(self._chunks.__getitem__, numbers), rows, strict=True)
 
     def _places_of(self, indices: Iterable[int]) -> np.ndarray:
         rows = np.asarray(indices if isinstance(indices, np.ndarray | range) else list(indices), dtype=np.int64)
@@ -125,9 +138,10 @@ class StoredRecord(ECGRecord):
 class _Chunk:
     """One record batch, its rows checked once, all together, and the views that every record of it needs."""
 
-    def __init__(self, batch: pa.RecordBatch, has_usual_types: bool) -> None:
-        self._batch = batch
-        self._numbers = {name: number for number, name in enumerate(batch.schema.names)}
+    __slots__ = ("_batch", "_numbers", "_is_whole", "_digital", "_gain", "_offset", "_leads", "_rates")
+
+    def __init__(self, batch: pa.RecordBatch, numbers: dict[str, int], has_usual_types: bool) -> None:
+        self._batch, self._numbers = batch, numbers  # of the columns, by name: the same for all batches
         if has_usual_types and not any(map(self._has_nulls, (*_SCALARS, *_LISTS, "signal"))):
             self._is_whole = self._look()
         else:
@@ -142,6 +156,14 @@ class _Chunk:
         fields["leads"], fields["sampling_rate"] = self._leads[row], self._rates.item(row)
         fields["_place"] = (self, row)
         return record
+
+    def digital(self, row: int) -> np.ndarray:
+        if self._is_whole[row]:
+            return self._digital[row]
+        record = row_to_record(self._row(row))
+        if record.digital is None:
+            raise ValueError(f"row {record.record_id!r}: expected int16 samples, got float32 mV: read its record")
+        return record.digital
 
     def metadata(self, name: str, row: int) -> Any:
         value = self._column(name)[row].as_py()
@@ -168,7 +190,7 @@ class _Chunk:
         rates, num_samples = self._column("sampling_rate").to_numpy(), self._column("num_samples").to_numpy()
         signal, gain, offset, leads = (_Lists(self._column(name)) for name in ("signal", "gain", "offset", "leads"))
         self._digital, self._gain, self._offset = signal.by_row(leads.lengths), gain.by_row(), offset.by_row()
-        self._leads, self._rates = _lead_names(leads), rates
+        self._leads, self._rates = _lead_names(leads.column), rates
         is_whole = (leads.lengths > 0) & (num_samples > 0) & (signal.lengths == leads.lengths * num_samples)
         is_whole &= (gain.lengths == leads.lengths) & gain.all(np.isfinite(gain.values) & (gain.values != 0))
         is_whole &= (offset.lengths == leads.lengths) & offset.all(np.isfinite(offset.values))
@@ -222,15 +244,12 @@ class _Ragged:
         return part if self.num_leads is None else part.reshape(self.num_leads[row], -1)
 
 
-def _lead_names(leads: _Lists) -> list[tuple[str, ...]]:
+def _lead_names(column: pa.Array) -> list[tuple[str, ...]]:
     """The lead names of each row; rows of the same names share one tuple."""
-    num_rows = len(leads.column)
-    if leads.length:
-        codes = leads.column.flatten().dictionary_encode().indices.to_numpy().reshape(num_rows, leads.length)
-        if (codes == codes[0]).all():
-            return [tuple(leads.column[0].as_py())] * num_rows
+    if column[1:].equals(column[:-1]):  # each is as the next
+        return [tuple(column[0].as_py())] * len(column)
     known: dict[tuple[str, ...], tuple[str, ...]] = {}
-    return [known.setdefault(names, names) for names in map(tuple, leads.column.to_pylist())]
+    return [known.setdefault(names, names) for names in map(tuple, column.to_pylist())]
 
 
 def _has_usual_types(schema: pa.Schema) -> bool:
