@@ -109,6 +109,14 @@ def test_samples_are_views_of_the_table_and_metadata_wait(stored):
     assert first.text == "text of 5" and vars(first)["text"] == "text of 5"
 
 
+def test_samples_alone(stored):
+    reader = RecordReader(stored.select(range(1, 11)))
+    indices = np.random.default_rng(0).permutation(10)
+    for digital, r in zip(reader.digital(indices), reader.records(indices), strict=True):
+        assert np.shares_memory(digital, r.digital) and digital.dtype == np.int16
+        np.testing.assert_array_equal(digital, r.digital)
+
+
 def test_no_index_no_record_and_a_wrong_one_is_refused(stored):
     reader = RecordReader(stored)
     assert reader.records([]) == [] and len(reader) == 11
@@ -126,6 +134,8 @@ def test_rows_of_millivolts_are_read_too():
     for r, signal in zip(RecordReader(dataset).records([2, 1]), signals[[2, 1]], strict=True):
         np.testing.assert_array_equal(r.signal, signal)
         assert r.digital is None
+    with pytest.raises(ValueError, match="row '2': expected int16 samples, got float32 mV"):
+        RecordReader(dataset).digital([2])
 
 
 def test_a_reader_goes_to_another_process_by_file_name(stored):
@@ -175,8 +185,9 @@ def broken(tmp_path: Path, **changed) -> RecordReader:
 def test_a_broken_row_is_refused_and_its_neighbours_are_read(tmp_path, column, value, match):
     whole = [record_to_row(record(i))[column] for i in range(3)]
     reader = broken(tmp_path, **{column: [whole[0], value, whole[2]]})
-    with pytest.raises(ValueError, match=match):
-        reader.records([1])
+    for read in (reader.records, reader.digital):
+        with pytest.raises(ValueError, match=match):
+            read([1])
     for r, i in zip(reader.records([2, 0]), (2, 0), strict=True):
         assert_same(r, record(i))
 
