@@ -32,7 +32,7 @@ from transformers import AutoModel, AutoTokenizer, HfArgumentParser, PreTrainedM
 
 from datasets_scripts import LoadReport, label_prompts, load_ecg_dataset_with_report
 from datasets_scripts.loading import NoRecordsError
-from datasets_scripts.record_reader import RecordReader
+from datasets_scripts.preparation.record_reader import RecordReader
 from datasets_scripts.records import ECGRecord
 from datasets_scripts.report_text import augment_text
 from modeling_esi import ESIConfig, ESIFeatureExtractor, ESIModel, ESIOutput, ESIProcessor

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
-from datasets_scripts.prepare import RECORDS_PER_SHARD, Settings, prepare_dataset, read_report
+from datasets_scripts.preparation.prepare import RECORDS_PER_SHARD, Settings, prepare_dataset, read_report
 from datasets_scripts.report_text import TEXT_CHOICES, read_waveforms
 from datasets_scripts.sources import SOURCES, SPLITS, find_source, known_options
 
@@ -69,7 +69,7 @@ def _report(arguments: argparse.Namespace) -> int:
 
 
 def _push(arguments: argparse.Namespace) -> int:
-    from datasets_scripts.push import push_dataset
+    from datasets_scripts.preparation.push import push_dataset
 
     url = push_dataset(
         arguments.folder,

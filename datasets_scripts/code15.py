@@ -24,11 +24,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from datasets_scripts.csv_tables import TableRow, parse_age, read_rows, whole_number
+from datasets_scripts.listing.csv_tables import TableRow, parse_age, read_rows, whole_number
+from datasets_scripts.readers.wfdb_header import check_own_file
 from datasets_scripts.records import ECGRecord
 from datasets_scripts.report_text import findings_text
 from datasets_scripts.sources import Entry, SourceFacts, split_of
-from datasets_scripts.wfdb_header import check_own_file
 
 if TYPE_CHECKING:
     import h5py

@@ -24,13 +24,13 @@ from typing import Any
 
 import numpy as np
 
-from datasets_scripts.csv_tables import SEXES, UNKNOWN_SEXES, TableRow, read_rows, whole_number
-from datasets_scripts.matlab_structs import read_matlab_struct
-from datasets_scripts.record_files import Folder, walk_folders
+from datasets_scripts.listing.csv_tables import SEXES, UNKNOWN_SEXES, TableRow, read_rows, whole_number
+from datasets_scripts.listing.record_files import Folder, walk_folders
+from datasets_scripts.readers.matlab_structs import read_matlab_struct
+from datasets_scripts.readers.wfdb_records import missing_and_flat, read_wfdb_record
 from datasets_scripts.records import ECGRecord
 from datasets_scripts.report_text import findings_text
 from datasets_scripts.sources import Entry, SourceFacts, split_of
-from datasets_scripts.wfdb_records import missing_and_flat, read_wfdb_record
 
 FACTS = SourceFacts(
     title="China Physiological Signal Challenge 2018",

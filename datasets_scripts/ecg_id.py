@@ -13,9 +13,9 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from datasets_scripts.readers.wfdb_records import read_wfdb_record
 from datasets_scripts.records import ECGRecord
 from datasets_scripts.sources import Entry, SourceFacts, split_of
-from datasets_scripts.wfdb_records import read_wfdb_record
 
 FACTS = SourceFacts(
     title="ECG-ID Database",

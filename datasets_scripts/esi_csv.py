@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from datasets_scripts.csv_tables import SEXES, TableRow, parse_age, read_rows, require_columns, whole_number
+from datasets_scripts.listing.csv_tables import SEXES, TableRow, parse_age, read_rows, require_columns, whole_number
 from datasets_scripts.records import ECGRecord
 from datasets_scripts.sources import Entry, SourceFacts, split_of
 

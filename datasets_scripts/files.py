@@ -9,7 +9,7 @@ Columns of the table: `path`, and where they are there `text`, `labels`, `statem
   recording is whose: two files of one patient may then come into different splits. Name the patients in a table.
 - Identifiers of the table's patients are stored as numbers in the order of the table (`p000001`), as salted hashes, or
   as they are (`patient_id="drop"`, `"hash"`, `"keep"`): evaluation needs to know which records are of one patient, not
-  who it is. Those inside files are dropped, hashed or kept as `datasets_scripts.formats` says.
+  who it is. Those inside files are dropped, hashed or kept as `datasets_scripts.readers.formats` says.
 - Without a table, every file with a known ending is listed (`.txt` is not: a table may name it).
 - Ages above 89 are stored as 90.
 - File names become `record_id` and stand in reports: where they tell names of people, give `record_id` and rename them.
@@ -26,9 +26,8 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from datasets_scripts.csv_tables import TableRow, parse_age, parse_sex, read_rows, require_columns, whole_number
-from datasets_scripts.demographics import OVER_89, identity_rule
-from datasets_scripts.file_listing import (
+from datasets_scripts.listing.csv_tables import TableRow, parse_age, parse_sex, read_rows, require_columns, whole_number
+from datasets_scripts.listing.file_listing import (
     READABLE_SUFFIXES,
     Fence,
     FoundFile,
@@ -36,7 +35,8 @@ from datasets_scripts.file_listing import (
     record_name,
     wfdb_files,
 )
-from datasets_scripts.formats import format_of, read_file
+from datasets_scripts.readers.demographics import OVER_89, identity_rule
+from datasets_scripts.readers.formats import format_of, read_file
 from datasets_scripts.records import ECGRecord
 from datasets_scripts.report_text import findings_text
 from datasets_scripts.sources import SPLIT_ENDS, SPLITS, Entry, SourceFacts, split_of
@@ -99,7 +99,7 @@ def read_entry(
     salt: str | None = None,
     **_: Any,
 ) -> ECGRecord:
-    """The record of an entry, as `datasets_scripts.formats.read_file` reads it; what the table says goes before.
+    """The record of an entry, as `read_file` reads it; what the table says goes before.
 
     Raises FileNotFoundError or ValueError, also where the package that reads the format is not installed.
     """

@@ -20,9 +20,16 @@ from typing import Any
 import datasets
 from datasets.table import MemoryMappedTable, concat_tables
 
-from datasets_scripts.hub_repository import DatasetRepository, is_repository, open_repository
 from datasets_scripts.load_report import LoadReport
-from datasets_scripts.prepare import MANIFEST_FILE, Settings, is_prepared, prepare_dataset, read_manifest, read_report
+from datasets_scripts.preparation.hub_repository import DatasetRepository, is_repository, open_repository
+from datasets_scripts.preparation.prepare import (
+    MANIFEST_FILE,
+    Settings,
+    is_prepared,
+    prepare_dataset,
+    read_manifest,
+    read_report,
+)
 from datasets_scripts.sources import SPLITS, check_split, find_source, list_split
 
 logger = logging.getLogger(__name__)
@@ -166,7 +173,7 @@ def _files(settings: Settings) -> Iterator[str | PathLike[str]]:
     """The source's tables and the files of every record; without any, the code that makes the records."""
     source = find_source(settings.name)
     tables = list(source.tables(settings.data_dir, **settings.options))
-    yield from tables or sorted(Path(__file__).parent.glob("*.py"))
+    yield from tables or sorted(Path(__file__).parent.rglob("*.py"))
     for split in settings.splits:
         for entry in list_split(source, settings.data_dir, split, **settings.options):
             yield from entry.files if entry.files or not tables else (entry.path,)

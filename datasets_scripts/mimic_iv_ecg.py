@@ -18,10 +18,10 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from datasets_scripts.csv_tables import TableRow, parse_age, parse_sex, read_header, read_rows, whole_number
+from datasets_scripts.listing.csv_tables import TableRow, parse_age, parse_sex, read_header, read_rows, whole_number
+from datasets_scripts.readers.wfdb_records import OVER_89, read_wfdb_record
 from datasets_scripts.records import ECGRecord
 from datasets_scripts.sources import Entry, SourceFacts, split_of
-from datasets_scripts.wfdb_records import OVER_89, read_wfdb_record
 
 FACTS = SourceFacts(
     title="MIMIC-IV-ECG: Diagnostic Electrocardiogram Matched Subset",

@@ -31,13 +31,13 @@ from pathlib import Path
 from typing import Any
 
 from datasets_scripts import snomed
-from datasets_scripts.csv_tables import read_rows, whole_number
+from datasets_scripts.listing.csv_tables import read_rows, whole_number
+from datasets_scripts.listing.record_files import Folder, walk_folders
 from datasets_scripts.ptb_xl import split_of_fold
-from datasets_scripts.record_files import Folder, walk_folders
+from datasets_scripts.readers.wfdb_header import parse_header
+from datasets_scripts.readers.wfdb_records import metadata_of_comments, read_wfdb_record
 from datasets_scripts.records import ECGRecord
 from datasets_scripts.sources import Entry, SourceFacts, split_of
-from datasets_scripts.wfdb_header import parse_header
-from datasets_scripts.wfdb_records import metadata_of_comments, read_wfdb_record
 
 FACTS = SourceFacts(
     title="PhysioNet/Computing in Cardiology Challenge 2021, training sets",

@@ -14,7 +14,8 @@ from os import PathLike
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from datasets_scripts.csv_tables import TableRow, parse_age, read_rows, whole_number
+from datasets_scripts.checks.signal_checks import looks_z_scored
+from datasets_scripts.listing.csv_tables import TableRow, parse_age, read_rows, whole_number
 from datasets_scripts.ptb_xl_labels import (
     STATEMENTS_FILE,
     SCPStatement,
@@ -26,10 +27,9 @@ from datasets_scripts.ptb_xl_labels import (
     published_folder,
     read_scp_statements,
 )
+from datasets_scripts.readers.wfdb_records import HIDDEN_AGE, OVER_89, read_wfdb_record
 from datasets_scripts.records import ECGRecord
-from datasets_scripts.signal_checks import looks_z_scored
 from datasets_scripts.sources import Entry, SourceFacts
-from datasets_scripts.wfdb_records import HIDDEN_AGE, OVER_89, read_wfdb_record
 
 __all__ = [
     "FACTS",

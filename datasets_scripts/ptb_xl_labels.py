@@ -12,7 +12,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from datasets_scripts.csv_tables import TableRow, read_rows, require_columns
+from datasets_scripts.listing.csv_tables import TableRow, read_rows, require_columns
 from datasets_scripts.report_text import findings_text
 
 TASKS = ("all", "diagnostic", "subdiagnostic", "superdiagnostic", "form", "rhythm")

@@ -275,7 +275,7 @@ def read_record(
         FileNotFoundError, ValueError: with one sentence that says expected, got and what to do.
         ImportError: where the format needs a package that is not installed, with the command that installs it.
     """
-    from datasets_scripts.formats import read_file  # the readers make records: they import this file
+    from datasets_scripts.readers.formats import read_file  # the readers make records: they import this file
 
     return read_file(path, sampling_rate=sampling_rate, leads=leads, unit=unit, patient_id=patient_id, salt=salt)
 

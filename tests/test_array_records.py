@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from datasets_scripts import array_records
-from datasets_scripts.formats import read_file
+from datasets_scripts.readers import array_records
+from datasets_scripts.readers.formats import read_file
 
 LEADS = ("I", "II", "V1")
 ROWS = "0.1,0.2,-0.3\n0.4,,0.6\n0.7,0.8,0.9\n"

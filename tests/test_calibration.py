@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datasets_scripts.calibration import (
+from datasets_scripts.readers.calibration import (
     check_size,
     checked_rate,
     millivolt_per_unit,

@@ -212,7 +212,7 @@ def test_the_height_of_qrs_complexes_is_hardly_changed_by_padding_and_baseline()
 
 @pytest.mark.skipif(not (SHARED / "ptbxl").is_dir(), reason="the folder ../shared/data/ptbxl is absent")
 def test_real_recordings_lie_well_inside_the_band():
-    from datasets_scripts.wfdb_records import read_wfdb_record
+    from datasets_scripts.readers.wfdb_records import read_wfdb_record
 
     headers = sorted((SHARED / "ptbxl" / "records500").rglob("*.hea"))[:96]
     heights = np.array([qrs_height(read_wfdb_record(header).signal.T) for header in headers])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from datasets_scripts.csv_tables import parse_age, parse_sex, read_rows, require_columns, whole_number
+from datasets_scripts.listing.csv_tables import parse_age, parse_sex, read_rows, require_columns, whole_number
 
 
 def table(folder, content):

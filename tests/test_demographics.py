@@ -5,7 +5,7 @@ import hashlib
 
 import pytest
 
-from datasets_scripts.demographics import (
+from datasets_scripts.readers.demographics import (
     age_between,
     age_of,
     date_of,

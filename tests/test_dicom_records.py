@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datasets_scripts.formats import read_file
+from datasets_scripts.readers.formats import read_file
 
 pydicom = pytest.importorskip("pydicom")
 FOLDER = Path(__file__).parents[2] / "shared" / "data" / "formats"

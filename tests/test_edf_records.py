@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pytest
 
-from datasets_scripts.formats import read_file
+from datasets_scripts.readers.formats import read_file
 
 pyedflib = pytest.importorskip("pyedflib")
 LEADS = (("ECG I", "uV", 50), ("ECG aVR", "mV", 50), ("SpO2", "%", 10), ("EEG Fpz-Cz", "uV", 50))

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from datasets_scripts import file_listing
-from datasets_scripts.file_listing import Fence, list_files, record_name, wfdb_files
+from datasets_scripts.listing import file_listing
+from datasets_scripts.listing.file_listing import Fence, list_files, record_name, wfdb_files
 
 
 def make(root, *names):

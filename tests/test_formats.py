@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datasets_scripts.formats import format_of, read_file
+from datasets_scripts.readers.formats import format_of, read_file
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT.parent / "shared" / "data" / "formats"
@@ -118,8 +118,8 @@ def test_every_published_file_is_read_or_refused_with_its_reason():
 
 MEASURE = """
 import json, resource, sys, time
-from datasets_scripts.formats import read_file
-import datasets_scripts.array_records, datasets_scripts.dicom_records, datasets_scripts.edf_records
+from datasets_scripts.readers.formats import read_file
+from datasets_scripts.readers import array_records, dicom_records, edf_records
 import defusedxml.ElementTree, pandas, pydicom, pyedflib
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 for name in sys.argv[1:]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from datasets_scripts.lead_codes import LEADS, lead_of_code, plain_lead_name, told_name
+from datasets_scripts.readers.lead_codes import LEADS, lead_of_code, plain_lead_name, told_name
 
 
 @pytest.mark.parametrize(

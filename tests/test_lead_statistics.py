@@ -6,8 +6,8 @@ import random
 import numpy as np
 import pytest
 
-from datasets_scripts.lead_statistics import LeadStatistics
-from datasets_scripts.leads import LEADS
+from datasets_scripts.checks.lead_statistics import LeadStatistics
+from datasets_scripts.checks.leads import LEADS
 from datasets_scripts.records import DIGITAL_NAN, ECGRecord
 from datasets_scripts.synthetic import generate_record
 

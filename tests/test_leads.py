@@ -2,7 +2,7 @@
 
 import pytest
 
-from datasets_scripts.leads import LEADS, canonical_lead, distinct_leads
+from datasets_scripts.checks.leads import LEADS, canonical_lead, distinct_leads
 
 
 @pytest.mark.parametrize(

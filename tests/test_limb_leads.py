@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datasets_scripts.limb_leads import (
+from datasets_scripts.checks.limb_leads import (
     breaks_einthoven,
     einthoven_residual,
     limb_lead_notices,

@@ -19,10 +19,10 @@ from datasets_scripts import (
     load_ecg_dataset,
     load_ecg_dataset_with_report,
     loading,
-    prepare,
     read_record,
 )
 from datasets_scripts import load_report as load_report_module
+from datasets_scripts.preparation import prepare
 from datasets_scripts.records import ROW_FORMAT_VERSION, row_to_record
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -164,7 +164,8 @@ def test_the_cache_is_used_when_nothing_changed(folder, tmp_path, monkeypatch):
 
 KILLED = """
 import sys, time
-from datasets_scripts import loading, shards
+from datasets_scripts import loading
+from datasets_scripts.preparation import shards
 write = shards.record_to_row
 def slow(record, dtype):
     if record.record_id == "2":

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import scipy.io
 
-from datasets_scripts.matlab_structs import MAX_DATA_BYTES, read_matlab_struct
+from datasets_scripts.readers.matlab_structs import MAX_DATA_BYTES, read_matlab_struct
 
 RNG = np.random.default_rng(0)
 ECG = {"sex": "Male", "age": 74.0, "data": RNG.normal(size=(12, 7))}

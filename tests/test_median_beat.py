@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from datasets_scripts.median_beat import excerpt, median_beat
+from datasets_scripts.checks.median_beat import excerpt, median_beat
 from datasets_scripts.records import ECGRecord
 from datasets_scripts.synthetic import generate_record
 

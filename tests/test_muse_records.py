@@ -6,7 +6,7 @@ import zlib
 import numpy as np
 import pytest
 
-from datasets_scripts.formats import read_file
+from datasets_scripts.readers.formats import read_file
 
 pytest.importorskip("defusedxml")
 HEAD = '<?xml version="1.0" encoding="ISO-8859-1"?>\n<!DOCTYPE RestingECG SYSTEM "restecg.dtd">\n'

@@ -10,8 +10,8 @@ import wfdb
 
 from datasets_scripts import physionet2021, snomed
 from datasets_scripts.load_report import LoadReport
+from datasets_scripts.readers.wfdb_records import read_wfdb_record
 from datasets_scripts.sources import iter_records, split_of
-from datasets_scripts.wfdb_records import read_wfdb_record
 
 LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"

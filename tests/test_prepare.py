@@ -17,7 +17,7 @@ import wfdb
 from datasets_scripts import ptb_xl
 from datasets_scripts.load_report import LoadReport
 from datasets_scripts.loading import NoRecordsError, load_ecg_dataset_with_report, open_prepared
-from datasets_scripts.prepare import Settings, prepare_dataset, read_manifest, read_report
+from datasets_scripts.preparation.prepare import Settings, prepare_dataset, read_manifest, read_report
 from datasets_scripts.records import row_to_record
 from datasets_scripts.sources import iter_records
 
@@ -131,7 +131,7 @@ def test_several_workers_give_the_same_bytes_as_one(folder, tmp_path):
 def test_finished_shards_are_not_done_again(folder, tmp_path, monkeypatch):
     """Killed before the end: the parts that are there are kept, the others are built, the result is the same."""
     prepare_dataset(settings_for(folder), tmp_path / "undisturbed")
-    import datasets_scripts.prepare as prepare
+    import datasets_scripts.preparation.prepare as prepare
 
     built = []
     build = prepare.build_shard
@@ -156,7 +156,7 @@ def test_finished_shards_are_not_done_again(folder, tmp_path, monkeypatch):
 
 
 def test_a_shard_of_other_entries_is_built_again(folder, tmp_path, monkeypatch):
-    import datasets_scripts.prepare as prepare
+    import datasets_scripts.preparation.prepare as prepare
 
     finish = prepare._finish
     monkeypatch.setattr(prepare, "_finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))

@@ -13,13 +13,13 @@ import pytest
 from hub_double import hub_of_this_process
 from tiny_prepared import FACTS, numbered, tiny_record, write_prepared
 
-from datasets_scripts import dataset_card, push
-from datasets_scripts.hub_repository import is_repository, open_repository
 from datasets_scripts.loading import open_prepared
-from datasets_scripts.public_paths import without_private_paths
-from datasets_scripts.push import push_dataset, write_parquet
+from datasets_scripts.preparation import dataset_card, push
+from datasets_scripts.preparation.hub_repository import is_repository, open_repository
+from datasets_scripts.preparation.public_paths import without_private_paths
+from datasets_scripts.preparation.push import push_dataset, write_parquet
+from datasets_scripts.preparation.shards import Layout
 from datasets_scripts.records import row_features
-from datasets_scripts.shards import Layout
 
 MIXED = {
     "train-00000": numbered(0, 5), "train-00001": numbered(5, 4, 9), "train-00002": [],
@@ -70,7 +70,7 @@ def test_everyone_loads_the_same_rows(hub, tmp_path, shards, num_values):
     assert url == f"{hub.url}/datasets/someone/ecgs/commit/{1:040x}" and len(hub.commits["someone/ecgs"]) == 2
     code = """
         import datasets, json
-        from datasets_scripts.hub_repository import open_repository
+        from datasets_scripts.preparation.hub_repository import open_repository
         splits = datasets.load_dataset("someone/ecgs")
         rows = {split: dataset[:] for split, dataset in splits.items()}
         all_rows, report = open_repository("someone/ecgs", None)
@@ -101,7 +101,7 @@ def test_the_local_folder_loads_as_it_is(tmp_path, layout):
 
 @pytest.mark.parametrize("layout", [Layout("int16", 21), Layout("int16", None), Layout("float32", 21)])
 def test_parquet_keeps_rows_features_and_batches(tmp_path, monkeypatch, layout):
-    monkeypatch.setattr("datasets_scripts.shards.ROWS_PER_BATCH", 3)
+    monkeypatch.setattr("datasets_scripts.preparation.shards.ROWS_PER_BATCH", 3)
     records = [tiny_record(number, plain=layout.dtype == "float32") for number in range(7)]
     folder = write_prepared(tmp_path / "prepared", {"train-00000": records})
     paths = [tmp_path / "once.parquet", tmp_path / "again.parquet"]

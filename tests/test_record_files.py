@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from datasets_scripts.record_files import walk_folders
+from datasets_scripts.listing.record_files import walk_folders
 
 
 def touch(root, *names):

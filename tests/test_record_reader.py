@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from datasets_scripts.record_reader import RecordReader, StoredRecord
+from datasets_scripts.preparation.record_reader import RecordReader, StoredRecord
 from datasets_scripts.records import ECGRecord, record_to_row, row_features, row_to_record
 
 FIELDS = [field.name for field in dataclasses.fields(ECGRecord)]

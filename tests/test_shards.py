@@ -4,8 +4,8 @@ import datasets
 import numpy as np
 import pytest
 
+from datasets_scripts.preparation.shards import ROWS_PER_BATCH, Layout, ShardWriter, convert_shard
 from datasets_scripts.records import DIGITAL_NAN, ECGRecord, row_to_record
-from datasets_scripts.shards import ROWS_PER_BATCH, Layout, ShardWriter, convert_shard
 
 LEADS = ("I", "II")
 
@@ -85,7 +85,7 @@ def test_fixed_length_is_a_fixed_size_list(tmp_path):
 
 
 def test_long_records_are_written_in_small_batches(tmp_path, monkeypatch):
-    monkeypatch.setattr("datasets_scripts.shards.VALUES_PER_BATCH", 300)
+    monkeypatch.setattr("datasets_scripts.preparation.shards.VALUES_PER_BATCH", 300)
     _, rows = written(tmp_path / "a.arrow", [digital(100, i) for i in range(5)])
     assert [len(chunk) for chunk in rows.data.column("signal").chunks] == [2, 2, 1]
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from datasets_scripts.checks.signal_checks import looks_z_scored, no_signal, notices, padding, signal_hash
 from datasets_scripts.records import DIGITAL_NAN, ECGRecord, read_record
-from datasets_scripts.signal_checks import looks_z_scored, no_signal, notices, padding, signal_hash
 from datasets_scripts.synthetic import generate_record
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -16,8 +16,8 @@ from tiny_prepared import numbered, tiny_record, write_prepared
 from torch.utils.data import DataLoader
 
 from datasets_scripts import load_ecg_dataset
+from datasets_scripts.preparation.streaming import Order, RowGroup, stream_ecg_dataset
 from datasets_scripts.records import row_to_record
-from datasets_scripts.streaming import Order, RowGroup, stream_ecg_dataset
 
 NUM_ROWS = 37
 SHARDS = {
@@ -30,7 +30,7 @@ RANKS = [1, 2, 3, 5, 7]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("datasets_scripts.shards.ROWS_PER_BATCH", 4)
+        patch.setattr("datasets_scripts.preparation.shards.ROWS_PER_BATCH", 4)
         yield write_prepared(tmp_path_factory.mktemp("streams") / "prepared", SHARDS)
 
 
@@ -118,7 +118,7 @@ def test_only_blocks_at_the_ends_are_read_by_two_ranks():
 
 RESUME = """
     import json, sys
-    from datasets_scripts.streaming import stream_ecg_dataset
+    from datasets_scripts.preparation.streaming import stream_ecg_dataset
     found = []
     for state in json.loads(sys.argv[2]):
         rows = stream_ecg_dataset(sys.argv[1], block_size=8, seed=3, rank=1, world_size=2, epoch=state["epoch"])
@@ -250,7 +250,7 @@ def test_a_broken_connection_says_so(hub, folder):
 
 
 def test_memory_is_that_of_two_blocks(hub, tmp_path, monkeypatch):
-    monkeypatch.setattr("datasets_scripts.shards.ROWS_PER_BATCH", 10)
+    monkeypatch.setattr("datasets_scripts.preparation.shards.ROWS_PER_BATCH", 10)
     shards = {f"train-{n:05d}": numbered(20 * n, 20, 5000) for n in range(10)}  # 200 rows of 30 kB
     push_quietly(write_prepared(tmp_path / "prepared", shards))
     before, most, num_rows = pa.total_allocated_bytes(), 0, 0

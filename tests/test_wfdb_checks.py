@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tiny_wfdb import LEADS, change_header, checksum, random_integers, signal_bytes, write_record
 
-from datasets_scripts.wfdb_records import read_wfdb_record
+from datasets_scripts.readers.wfdb_records import read_wfdb_record
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = next((folder for folder in (ROOT / "shared/data", ROOT.parent / "shared/data") if folder.is_dir()), None)

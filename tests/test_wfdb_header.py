@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from tiny_wfdb import write_record
 
-from datasets_scripts.wfdb_header import check_own_file, parse_header
-from datasets_scripts.wfdb_records import read_wfdb_record
+from datasets_scripts.readers.wfdb_header import check_own_file, parse_header
+from datasets_scripts.readers.wfdb_records import read_wfdb_record
 
 SIGNAL = "rec.dat 16 200(5)/mV 16 0 0 0 0"
 

@@ -7,8 +7,8 @@ import pytest
 import wfdb
 from tiny_wfdb import LEADS, change_header, random_integers, write_record
 
+from datasets_scripts.readers.wfdb_records import missing_and_flat, read_wfdb_record
 from datasets_scripts.records import read_record
-from datasets_scripts.wfdb_records import missing_and_flat, read_wfdb_record
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = next((folder for folder in (ROOT / "shared/data", ROOT.parent / "shared/data") if folder.is_dir()), None)

@@ -10,8 +10,8 @@ import pytest
 import wfdb
 from tiny_wfdb import LEADS, change_header, checksum, matlab_header, random_integers, signal_bytes, write_record
 
-from datasets_scripts.wfdb_records import read_wfdb_record
-from datasets_scripts.wfdb_signals import decode_212
+from datasets_scripts.readers.wfdb_records import read_wfdb_record
+from datasets_scripts.readers.wfdb_signals import decode_212
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = next((folder for folder in (ROOT / "shared/data", ROOT.parent / "shared/data") if folder.is_dir()), None)
@@ -19,7 +19,7 @@ needs_shared = pytest.mark.skipif(SHARED is None, reason="the folder ../shared/d
 WITHOUT_WFDB = """
 import sys
 from pathlib import Path
-from datasets_scripts.wfdb_records import read_wfdb_record
+from datasets_scripts.readers.wfdb_records import read_wfdb_record
 for path in sys.argv[1:]:
     read_wfdb_record(Path(path))
 print("wfdb" in sys.modules)

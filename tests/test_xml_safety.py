@@ -2,8 +2,8 @@
 
 import pytest
 
-from datasets_scripts import xml_safety
-from datasets_scripts.xml_safety import child, descendants, number_of, parse_xml, text_of
+from datasets_scripts.readers import xml_safety
+from datasets_scripts.readers.xml_safety import child, descendants, number_of, parse_xml, text_of
 
 pytest.importorskip("defusedxml")
 

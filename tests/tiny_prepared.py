@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from datasets_scripts.dataset_card import dataset_card
 from datasets_scripts.load_report import LoadReport
-from datasets_scripts.preparation_report import PreparationReport
+from datasets_scripts.preparation.dataset_card import dataset_card
+from datasets_scripts.preparation.preparation_report import PreparationReport
+from datasets_scripts.preparation.shards import Layout, ShardWriter, convert_shard
 from datasets_scripts.records import ECGRecord
-from datasets_scripts.shards import Layout, ShardWriter, convert_shard
 
 FACTS = {
     "title": "Tiny ECGs", "homepage": "https://example.org/content/tiny/1.0/", "license": "cc-by-4.0",

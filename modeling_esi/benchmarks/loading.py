@@ -65,7 +65,7 @@ def time_memmap_millivolts(path: str, num_records: int) -> dict[str, float]:
 def time_prepared(folder: str, num_records: int) -> dict[str, float]:
     """Records by `RecordReader`, their integers stacked as the door stacks them, gain and offset beside."""
     from datasets_scripts.loading import open_prepared
-    from datasets_scripts.record_reader import RecordReader
+    from datasets_scripts.preparation.record_reader import RecordReader
 
     reader = RecordReader(open_prepared(folder)[0])
 
@@ -81,7 +81,7 @@ def time_door(folder: str, num_records: int) -> dict[str, float]:
     import torch
 
     from datasets_scripts.loading import open_prepared
-    from datasets_scripts.record_reader import RecordReader
+    from datasets_scripts.preparation.record_reader import RecordReader
     from modeling_esi import ESIFeatureExtractor
 
     torch.set_num_threads(1)

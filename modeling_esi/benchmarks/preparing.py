@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets_scripts.prepare import Settings, prepare_dataset
+from datasets_scripts.preparation.prepare import Settings, prepare_dataset
 from modeling_esi.benchmarks.measured import malloc_setting, measured, working_folder
 
 LEADS = ("I", "II", "III", "aVR", "aVF", "aVL", "V1", "V2", "V3", "V4", "V5", "V6")

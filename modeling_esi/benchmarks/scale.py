@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from datasets_scripts.load_report import LoadReport
-from datasets_scripts.preparation_report import PreparationReport
+from datasets_scripts.preparation.preparation_report import PreparationReport
+from datasets_scripts.preparation.shards import ShardWriter
 from datasets_scripts.records import ECGRecord
-from datasets_scripts.shards import ShardWriter
 from modeling_esi.benchmarks.measured import anonymous_memory, malloc_setting, measured, working_folder
 
 LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
@@ -49,7 +49,7 @@ def run(num_records: int | None, folder: str | None) -> Iterator[str]:
 def time_epoch(folder: str, num_records: int) -> dict[str, float]:
     """Open, then read every record once as int16 batches in random order."""
     from datasets_scripts.loading import open_prepared
-    from datasets_scripts.record_reader import RecordReader
+    from datasets_scripts.preparation.record_reader import RecordReader
 
     started = time.perf_counter()
     reader = RecordReader(open_prepared(folder)[0])

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datasets_scripts.record_reader import RecordReader
+from datasets_scripts.preparation.record_reader import RecordReader
 
 if TYPE_CHECKING:
     import datasets

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from datasets_scripts.record_reader import RecordReader
+from datasets_scripts.preparation.record_reader import RecordReader
 from datasets_scripts.records import ECGRecord
 
 if TYPE_CHECKING:

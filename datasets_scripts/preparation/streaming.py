@@ -23,9 +23,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets.iterable_dataset import ArrowExamplesIterable
 
-from datasets_scripts.hub_repository import MANIFEST_FILE, DatasetRepository, hub_errors, is_repository
-from datasets_scripts.prepare import digest_of, read_manifest
-from datasets_scripts.shards import Layout
+from datasets_scripts.preparation.hub_repository import MANIFEST_FILE, DatasetRepository, hub_errors, is_repository
+from datasets_scripts.preparation.prepare import digest_of, read_manifest
+from datasets_scripts.preparation.shards import Layout
 from datasets_scripts.sources import check_split
 
 BLOCK_SIZE = 1024  # rows that are mixed: 123 MB of int16 for 12 leads of 10 s at 500 Hz; two blocks at most are held

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from datasets_scripts.formats import SUFFIX_FORMATS
+from datasets_scripts.readers.formats import SUFFIX_FORMATS
 
 SIGNAL_SUFFIXES = (".dat", ".mat")  # a WFDB record's, beside its header
 # `.txt` is nearly always a licence or a note; a table may name those that are recordings

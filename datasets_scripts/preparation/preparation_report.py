@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
-from datasets_scripts.lead_statistics import LeadStatistics
+from datasets_scripts.checks.lead_statistics import LeadStatistics
 from datasets_scripts.load_report import LoadReport
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets_scripts.wfdb_header import SignalLine, WFDBHeader, check_own_file, parse_header
+from datasets_scripts.readers.wfdb_header import SignalLine, WFDBHeader, check_own_file, parse_header
 
 MAX_VALUES = 2**27  # leads times samples: 3 leads over 4 days at 128 Hz, 1 GB while reading
 MAX_GAP_FACTOR = 100  # samples announced for each one that a file holds: gaps take memory, but no bytes in a file

@@ -9,9 +9,9 @@ import hashlib
 
 import numpy as np
 
-from datasets_scripts.lead_statistics import LeadStatistics
-from datasets_scripts.leads import canonical_lead
-from datasets_scripts.limb_leads import limb_lead_notices
+from datasets_scripts.checks.lead_statistics import LeadStatistics
+from datasets_scripts.checks.leads import canonical_lead
+from datasets_scripts.checks.limb_leads import limb_lead_notices
 from datasets_scripts.records import DIGITAL_NAN, ECGRecord
 
 __all__ = ["LeadStatistics", "looks_z_scored", "no_signal", "notices", "padding", "signal_hash"]

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from datasets_scripts.calibration import MAX_LEADS, check_size, checked_rate, record_of_integers, voltage_unit
-from datasets_scripts.demographics import IdentityRule, age_between, date_from, sex_of
-from datasets_scripts.lead_codes import plain_lead_name
+from datasets_scripts.readers.calibration import MAX_LEADS, check_size, checked_rate, record_of_integers, voltage_unit
+from datasets_scripts.readers.demographics import IdentityRule, age_between, date_from, sex_of
+from datasets_scripts.readers.lead_codes import plain_lead_name
 from datasets_scripts.records import ECGRecord
 
 HEADER_BYTES = 256  # of the file, and again for each signal

@@ -21,7 +21,7 @@ from huggingface_hub.errors import (
 )
 
 from datasets_scripts.load_report import LoadReport
-from datasets_scripts.preparation_report import PreparationReport
+from datasets_scripts.preparation.preparation_report import PreparationReport
 from datasets_scripts.sources import SPLITS, check_split
 
 MANIFEST_FILE, REPORT_FILE = "manifest.json", "report.json"

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from datasets_scripts.preparation_report import PreparationReport
+from datasets_scripts.preparation.preparation_report import PreparationReport
 
 _COLUMNS = """| column | meaning |
 |---|---|
@@ -93,7 +93,7 @@ def _use(split: str, repository: str | None) -> str:
     if repository is not None:
         code += (
             "\n\n# without room for a copy: row groups are fetched as they are needed (pip install esi-ecg)\n"
-            "from datasets_scripts.streaming import stream_ecg_dataset\n\n"
+            "from datasets_scripts.preparation.streaming import stream_ecg_dataset\n\n"
             f'stream = stream_ecg_dataset("{repository}", split="{split}", seed=0)'
         )
     return f"```python\n{code}\n```"

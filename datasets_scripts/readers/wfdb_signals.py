@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets_scripts.wfdb_header import SignalLine, WFDBHeader, check_own_file
+from datasets_scripts.readers.wfdb_header import SignalLine, WFDBHeader, check_own_file
 
 PRIVATE_FORMATS = {"16": "<i2", "61": ">i2", "212": None}  # and the type of one sample, where it has whole bytes
 # signal(5): the integer of each format that stands for "no sample"; for format 8, which has none, one out of reach

@@ -33,11 +33,11 @@ from filelock import FileLock
 from tqdm.auto import tqdm
 
 from datasets_scripts.load_report import LoadReport
-from datasets_scripts.preparation_report import PreparationReport
-from datasets_scripts.prepare_shard import ShardJob, build_shard, read_part, write_json
+from datasets_scripts.preparation.preparation_report import PreparationReport
+from datasets_scripts.preparation.prepare_shard import ShardJob, build_shard, read_part, write_json
+from datasets_scripts.preparation.shards import Layout, convert_shard
 from datasets_scripts.records import ROW_FORMAT_VERSION
 from datasets_scripts.report_text import check_text_choice
-from datasets_scripts.shards import Layout, convert_shard
 from datasets_scripts.sources import SPLITS, Entry, check_options, check_split, find_source
 
 MANIFEST_FILE, REPORT_FILE, PARTS_FOLDER, SETTINGS_FILE = "manifest.json", "report.json", "parts", "preparing.json"
@@ -298,7 +298,7 @@ def _finish(settings: Settings, output: Path, part_paths: Sequence[Path], starte
         "seconds": round(now - started, 1),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now)),
     }
-    from datasets_scripts.dataset_card import dataset_card
+    from datasets_scripts.preparation.dataset_card import dataset_card
 
     (output / "README.md").write_text(dataset_card(manifest, report), encoding="utf-8")
     write_json(output / MANIFEST_FILE, manifest)

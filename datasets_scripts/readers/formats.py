@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 
-from datasets_scripts.demographics import IdentityRule, identity_rule
+from datasets_scripts.readers.demographics import IdentityRule, identity_rule
 from datasets_scripts.records import ECGRecord
 
 WFDB_SUFFIXES = (".hea", ".dat", ".mat")
@@ -63,7 +63,7 @@ def read_file(
     identify = identity_rule(patient_id, salt)
     kind = format_of(path)
     if kind in ("CSV", "npy"):
-        from datasets_scripts.array_records import read_csv_record, read_npy_record
+        from datasets_scripts.readers.array_records import read_csv_record, read_npy_record
 
         return (read_csv_record if kind == "CSV" else read_npy_record)(path, sampling_rate, leads, unit)
     record = _read(path, kind, identify)
@@ -123,15 +123,15 @@ def _kind_of_bytes(begin: bytes) -> str | None:
 def _read(path: Path, kind: str, identify: IdentityRule) -> ECGRecord:
     """The record of a format that says rate, leads and units itself."""
     if kind == "WFDB":
-        from datasets_scripts.wfdb_records import read_wfdb_record
+        from datasets_scripts.readers.wfdb_records import read_wfdb_record
 
         return read_wfdb_record(path)
     if kind == "DICOM":
-        from datasets_scripts.dicom_records import read_dicom_record
+        from datasets_scripts.readers.dicom_records import read_dicom_record
 
         return read_dicom_record(path, identify)
     if kind == "EDF":
-        from datasets_scripts.edf_records import read_edf_record
+        from datasets_scripts.readers.edf_records import read_edf_record
 
         return read_edf_record(path, identify)
     if kind == "SCP-ECG":
@@ -142,9 +142,9 @@ def _read(path: Path, kind: str, identify: IdentityRule) -> ECGRecord:
 
 
 def _read_xml(path: Path, identify: IdentityRule) -> ECGRecord:
-    from datasets_scripts.aecg_records import aecg_record
-    from datasets_scripts.muse_records import muse_record
-    from datasets_scripts.xml_safety import local_name, parse_xml
+    from datasets_scripts.readers.aecg_records import aecg_record
+    from datasets_scripts.readers.muse_records import muse_record
+    from datasets_scripts.readers.xml_safety import local_name, parse_xml
 
     root = parse_xml(path)
     readers = {"annotatedecg": aecg_record, "restingecg": muse_record}

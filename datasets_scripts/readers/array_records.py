@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets_scripts.calibration import (
+from datasets_scripts.readers.calibration import (
     MAX_LEADS,
     check_size,
     checked_rate,

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from datasets_scripts.leads import LEADS, distinct_leads
+from datasets_scripts.checks.leads import LEADS, distinct_leads
 from datasets_scripts.records import DIGITAL_NAN, ECGRecord
 
 BINS_PER_DECADE = 40  # of the peak-to-peak amplitude: neighbouring bins differ by 6 %

@@ -19,7 +19,7 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
-from datasets_scripts.calibration import (
+from datasets_scripts.readers.calibration import (
     MAX_LEADS,
     check_size,
     checked_rate,
@@ -28,10 +28,10 @@ from datasets_scripts.calibration import (
     record_of_millivolts,
     voltage_unit,
 )
-from datasets_scripts.demographics import IdentityRule, age_between, date_of, report_of, safe_statements, sex_of
-from datasets_scripts.lead_codes import plain_lead_name, told_name
+from datasets_scripts.readers.demographics import IdentityRule, age_between, date_of, report_of, safe_statements, sex_of
+from datasets_scripts.readers.lead_codes import plain_lead_name, told_name
+from datasets_scripts.readers.xml_safety import child, children, descendants, local_name, number_of, text_of
 from datasets_scripts.records import ECGRecord
-from datasets_scripts.xml_safety import child, children, descendants, local_name, number_of, text_of
 
 SECONDS_PER_UNIT = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
 _DIGITS = re.compile(r"[0-9\s.+\-eE]+")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from datasets_scripts.leads import LEADS, distinct_leads
+from datasets_scripts.checks.leads import LEADS, distinct_leads
 from datasets_scripts.records import ECGRecord, digital_to_millivolt
 
 RATE = 100.0  # Hz: every k-th sample is looked at; aliasing moves peaks by less than the rules' margins

@@ -21,12 +21,12 @@ import pyarrow.parquet as pq
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from tqdm.auto import tqdm
 
-from datasets_scripts.dataset_card import dataset_card
-from datasets_scripts.hub_repository import MANIFEST_FILE, REPORT_FILE, hub_errors
-from datasets_scripts.preparation_report import PreparationReport
-from datasets_scripts.prepare import read_manifest, read_report
-from datasets_scripts.public_paths import without_private_paths
-from datasets_scripts.shards import Layout
+from datasets_scripts.preparation.dataset_card import dataset_card
+from datasets_scripts.preparation.hub_repository import MANIFEST_FILE, REPORT_FILE, hub_errors
+from datasets_scripts.preparation.preparation_report import PreparationReport
+from datasets_scripts.preparation.prepare import read_manifest, read_report
+from datasets_scripts.preparation.public_paths import without_private_paths
+from datasets_scripts.preparation.shards import Layout
 
 logger = logging.getLogger(__name__)
 

@@ -12,12 +12,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from datasets_scripts.lead_statistics import LeadStatistics
+from datasets_scripts.checks.lead_statistics import LeadStatistics
+from datasets_scripts.checks.signal_checks import no_signal, notices, signal_hash
 from datasets_scripts.load_report import LoadReport
+from datasets_scripts.preparation.shards import ShardWriter
 from datasets_scripts.records import ECGRecord
 from datasets_scripts.report_text import choose_text
-from datasets_scripts.shards import ShardWriter
-from datasets_scripts.signal_checks import no_signal, notices, signal_hash
 from datasets_scripts.sources import Entry, find_source, read_or_reject
 
 logger = logging.getLogger(__name__)

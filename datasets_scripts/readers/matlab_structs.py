@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets_scripts.wfdb_header import check_own_file
+from datasets_scripts.readers.wfdb_header import check_own_file
 
 MAX_FILE_BYTES = MAX_DATA_BYTES = 2**24  # 12 leads of doubles at 500 Hz: 349 s
 MAX_VARIABLES, MAX_FIELDS, MAX_NAME_BYTES = 16, 16, 64

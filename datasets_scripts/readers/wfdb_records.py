@@ -21,10 +21,10 @@ from typing import Any
 
 import numpy as np
 
+from datasets_scripts.readers.wfdb_checks import check_segments, frames_of, wrong_checksums
+from datasets_scripts.readers.wfdb_header import SignalLine, WFDBHeader, parse_header
+from datasets_scripts.readers.wfdb_signals import NAN_OF_FORMAT, read_signals
 from datasets_scripts.records import DIGITAL_NAN, ECGRecord, digital_to_millivolt
-from datasets_scripts.wfdb_checks import check_segments, frames_of, wrong_checksums
-from datasets_scripts.wfdb_header import SignalLine, WFDBHeader, parse_header
-from datasets_scripts.wfdb_signals import NAN_OF_FORMAT, read_signals
 
 WFDB_SUFFIXES = (".hea", ".dat", ".mat")
 MILLIVOLT_PER_UNIT = {"V": 1000.0, "v": 1000.0, "mV": 1.0, "mv": 1.0, "nV": 1e-6}

@@ -23,8 +23,14 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
-from datasets_scripts.calibration import MAX_LEADS, check_size, checked_rate, millivolt_per_unit, record_of_integers
-from datasets_scripts.demographics import (
+from datasets_scripts.readers.calibration import (
+    MAX_LEADS,
+    check_size,
+    checked_rate,
+    millivolt_per_unit,
+    record_of_integers,
+)
+from datasets_scripts.readers.demographics import (
     IdentityRule,
     age_between,
     age_of,
@@ -33,9 +39,9 @@ from datasets_scripts.demographics import (
     safe_statements,
     sex_of,
 )
-from datasets_scripts.lead_codes import plain_lead_name, told_name
+from datasets_scripts.readers.lead_codes import plain_lead_name, told_name
+from datasets_scripts.readers.xml_safety import child, children, descendants, local_name, number_of, text_of
 from datasets_scripts.records import ECGRecord
-from datasets_scripts.xml_safety import child, children, descendants, local_name, number_of, text_of
 
 BYTES_PER_SAMPLE = 2
 _IDENTITY = re.compile(r"(name|id|mrn|number|user|physician|technician|tech|fellow|attending)$")

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from datasets_scripts.calibration import (
+from datasets_scripts.readers.calibration import (
     MAX_LEADS,
     check_size,
     checked_rate,
@@ -33,7 +33,7 @@ from datasets_scripts.calibration import (
     record_of_integers,
     voltage_unit,
 )
-from datasets_scripts.demographics import (
+from datasets_scripts.readers.demographics import (
     IdentityRule,
     age_between,
     age_of,
@@ -42,7 +42,7 @@ from datasets_scripts.demographics import (
     safe_statements,
     sex_of,
 )
-from datasets_scripts.lead_codes import lead_of_code, plain_lead_name, told_name
+from datasets_scripts.readers.lead_codes import lead_of_code, plain_lead_name, told_name
 from datasets_scripts.records import ECGRecord
 
 MAX_BYTES = 2**28

@@ -14,8 +14,8 @@ from itertools import combinations
 
 import numpy as np
 
-from datasets_scripts.leads import LIMB_LEADS, distinct_leads
-from datasets_scripts.median_beat import AFTER, BEFORE, MedianBeat, excerpt, median_beat
+from datasets_scripts.checks.leads import LIMB_LEADS, distinct_leads
+from datasets_scripts.checks.median_beat import AFTER, BEFORE, MedianBeat, excerpt, median_beat
 from datasets_scripts.records import ECGRecord
 
 LEAST_SAMPLES = 1000  # of each lead that the laws are tested on, where it has so many; less than twice as many

@@ -1,0 +1,1 @@
+"""WHAT A SIGNAL LOOKS LIKE: told in reports, never mended."""
