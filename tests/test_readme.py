@@ -89,8 +89,10 @@ def test_commands_name_flags_and_files_that_there_are():
         for line in "".join(code_blocks(page)).splitlines():
             if not line.startswith(("accelerate", "python -m", "torchrun")):
                 continue
-            module = re.search(r"train_accelerate|modeling_esi\.\w+", line)[0]
+            module = re.search(r"train_accelerate|datasets_scripts|modeling_esi\.\w+", line)[0]
             parser = set(flags()) | {"config"} if module == "train_accelerate" else options_of(module)
+            if source := re.search(r"--source (\w+)", line):
+                parser |= set(sources.known_options(sources.find_source(source[1])))
             unknown = set(re.findall(r"--(\w+)", line)) - parser - GIVEN_BY_LAUNCH
             assert not unknown, f"{page.name}: {line}"
             for recipe in re.findall(r"recipes/\w+\.yaml", line):
@@ -98,7 +100,9 @@ def test_commands_name_flags_and_files_that_there_are():
 
 
 def options_of(module: str) -> set[str]:
-    return set(re.findall(r'add_argument\("--(\w+)"', read(ROOT / f"{module.replace('.', '/')}.py")))
+    path = ROOT / module.replace(".", "/")
+    script = path / "__main__.py" if path.is_dir() else path.with_suffix(".py")
+    return set(re.findall(r'add_argument\(\s*"--(\w+)"', read(script))) | {"help"}
 
 
 # ----- file tree and links -------------------------------------------------------------------------------------------
