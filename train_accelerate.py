@@ -36,7 +36,6 @@ from datasets_scripts.preparation.record_reader import RecordReader
 from datasets_scripts.records import ECGRecord
 from datasets_scripts.report_text import augment_text
 from modeling_esi import ESIConfig, ESIFeatureExtractor, ESIModel, ESIOutput, ESIProcessor
-from modeling_esi.augmentation import jitter_and_gain
 from modeling_esi.configuration_esi import VARIANT_SCALING
 from modeling_esi.evaluation.door_check import refused_rows
 from modeling_esi.evaluation.embedding import read_records
@@ -44,7 +43,8 @@ from modeling_esi.evaluation.held_out_losses import held_out_losses, held_out_ou
 from modeling_esi.evaluation.retrieval import retrieval
 from modeling_esi.evaluation.zero_shot import zero_shot
 from modeling_esi.hub import push_folder, write_model_card
-from modeling_esi.text_from_scratch import small_bert_config, train_tokenizer
+from modeling_esi.training.augmentation import jitter_and_gain
+from modeling_esi.training.text_from_scratch import small_bert_config, train_tokenizer
 
 logger = logging.getLogger("train_accelerate")
 HERE = Path(__file__).resolve().parent

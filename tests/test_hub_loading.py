@@ -13,7 +13,7 @@ from tiny_esi import tiny_esi
 from transformers import AutoModel, AutoProcessor
 
 from modeling_esi import ESIFeatureExtractor, ESIProcessor
-from modeling_esi.text_from_scratch import train_tokenizer
+from modeling_esi.training.text_from_scratch import train_tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
 LEADS = ["I", "II", "V1", "V2", "V3", "V4", "V5", "V6"]

@@ -29,7 +29,7 @@ from modeling_esi import (
     ESIProcessor,
 )
 from modeling_esi.configuration_esi import VARIANT_SCALING, VARIANTS
-from modeling_esi.text_from_scratch import small_bert_config, train_tokenizer
+from modeling_esi.training.text_from_scratch import small_bert_config, train_tokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"

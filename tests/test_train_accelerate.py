@@ -131,7 +131,7 @@ def test_linear_and_cosine_by_hand():
 def test_the_same_texts_give_the_same_tokenizer_in_every_process():
     """The trainer of tokenizers alone numbers pieces by a hash table, another one in each process."""
     script = (
-        "from modeling_esi.text_from_scratch import train_tokenizer as t; "
+        "from modeling_esi.training.text_from_scratch import train_tokenizer as t; "
         "print(sorted(t(['sinus rhythm abc', 'rate 72/min', 'left axis'], 60, 20).get_vocab().items()))"
     )
     printed = {subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True).stdout for _ in range(2)}

@@ -1,0 +1,1 @@
+"""Parts of training only: nothing here travels with the weights; `train_accelerate.py` puts them together."""
