@@ -319,6 +319,14 @@ def peak_megabytes() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+@pytest.fixture(autouse=True)
+def logs_afterwards():
+    """`fuzz` silences logs and warnings for its process; where a test calls it in this one, the others keep theirs."""
+    with warnings.catch_warnings():
+        yield
+    logging.disable(logging.NOTSET)
+
+
 def fuzz(numbers: range, folder: Path) -> tuple[list[str], dict[str, tuple[int, int]]]:
     """Read mutations: what was wrong, and for each seed how many became a record, and how many did not.
 
