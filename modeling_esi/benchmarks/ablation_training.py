@@ -1,0 +1,222 @@
+"""One run of the ablation: an arm's model, trained on records in memory, and what it is worth."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from datasets_scripts.records import ECGRecord
+from datasets_scripts.report_text import augment_text, text_key
+from modeling_esi.benchmarks.ablation_data import SAMPLING_RATE, RecordSet
+from modeling_esi.configuration_esi import LEADS, ESIConfig
+from modeling_esi.evaluation.held_out_losses import key_numbers
+from modeling_esi.feature_extraction_esi import ESIFeatureExtractor
+from modeling_esi.modeling_esi import ESIModel
+from modeling_esi.processing_esi import ESIProcessor
+from modeling_esi.training.augmentation import SignalAugmentation, drop_leads
+from modeling_esi.training.extra_losses import MaskedFrames, TokenFrameAlignment, entailed_pairs, multi_positive_loss
+from modeling_esi.training.text_from_scratch import small_bert_config, train_tokenizer
+from modeling_esi.training.weight_average import WeightAverage
+
+WIDTH = 128
+MAX_TEXT_LENGTH = 96
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Everything in which runs may differ; the defaults are `esi` as it stands, each part is one field.
+
+    Attributes:
+        variant: of `ESIConfig`; `overrides` are more fields of it, with dots for sub-configurations.
+        epochs, lr, weight_decay, batch_size: AdamW with a cosine after 10 % of warm-up.
+        scaling: of the door; the records are z-scores, so "none" leaves spread 1, and "fixed" makes it 4.
+        stem_bias_std: spread of the stem's bias at the start (0: as configured).
+        text_augmentation: demographics dropped, statements sampled and shuffled.
+        signal: strengths of `SignalAugmentation`, where 1 mV is one z-score.
+        crop: seconds seen in training; judged on windows of this length, averaged.
+        lead_dropout: share of the records that lose leads.
+        positives: "pair", "text_key", or "entailed" (`entailed_pairs`).
+        average: decay of `WeightAverage`; 0 judges the last weights.
+        masked, alignment: weights of `MaskedFrames` and `TokenFrameAlignment`.
+        caption: weight of the caption loss.
+    """
+
+    variant: str = "esi"
+    overrides: dict[str, Any] = field(default_factory=dict)
+    epochs: int = 15
+    lr: float = 5e-4
+    weight_decay: float = 0.01
+    batch_size: int = 48
+    scaling: str = "none"
+    stem_bias_std: float = 0.0
+    text_augmentation: bool = True
+    signal: dict[str, float] = field(default_factory=dict)
+    crop: float = 10.0
+    lead_dropout: float = 0.0
+    positives: str = "text_key"
+    average: float = 0.0
+    masked: float = 0.0
+    alignment: float = 0.0
+    caption: float = 1.0
+
+
+def build(arm: Arm, records: Sequence[ECGRecord], seed: int) -> tuple[ESIModel, ESIProcessor]:
+    """A fresh model of the arm, with tokenizer and text encoder made from the training texts."""
+    tokenizer = train_tokenizer([record.text for record in records], 1000, MAX_TEXT_LENGTH)
+    sections: dict[str, Any] = {
+        "ecg_config": {"signal_encoder": "convnextv2_atto"},
+        "decoder_config": {
+            "hidden_size": WIDTH, "num_hidden_layers": 1, "num_attention_heads": 4, "head_dim": WIDTH // 4,
+            "bos_token_id": tokenizer.cls_token_id, "eos_token_id": tokenizer.sep_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
+        },
+    }  # fmt: skip
+    fields: dict[str, Any] = {"projection_dim": WIDTH, "caption_loss_weight": arm.caption}
+    for name, value in arm.overrides.items():
+        section, _, key = name.rpartition(".")
+        (sections[section] if section else fields)[key] = value
+    torch.manual_seed(seed)
+    config = ESIConfig.from_variant(
+        arm.variant, text_config=small_bert_config(tokenizer, WIDTH, 3), **sections, **fields
+    )
+    model = ESIModel(config)
+    if arm.stem_bias_std:
+        with torch.no_grad():
+            model.ecg_model.encoder.downsamples[0].conv.bias.normal_(0, arm.stem_bias_std)
+    door = ESIFeatureExtractor(sampling_rate=SAMPLING_RATE, duration=arm.crop, scaling=arm.scaling)
+    return model, ESIProcessor(door, tokenizer, max_text_length=MAX_TEXT_LENGTH)
+
+
+def train(
+    arm: Arm, records: RecordSet, seed: int, after_epoch: Callable[[int, ESIModel, ESIProcessor], None] | None = None
+) -> tuple[ESIModel, ESIProcessor, list[float]]:
+    """The trained model (its averaged weights, where the arm has them) and the loss of each epoch.
+
+    `after_epoch` is called with the number of epochs done and a copy of the model as it would be judged then.
+    """
+    model, processor = build(arm, records.records, seed)
+    heads = nn.ModuleDict()
+    if arm.masked:
+        heads["masked"] = MaskedFrames(model.config.ecg_config.hidden_sizes[-1])
+    if arm.alignment:
+        heads["alignment"] = TokenFrameAlignment(model.config.ecg_config.hidden_sizes[-1], WIDTH, WIDTH)
+    optimizer = build_optimizer(nn.ModuleList([model, heads]), arm)
+    average = WeightAverage(model, arm.average) if arm.average else None
+    keys = torch.from_numpy(key_numbers([text_key(record.statements) for record in records.records]))
+    steps_per_epoch = len(records) // arm.batch_size
+    total, losses = arm.epochs * steps_per_epoch, []
+    model.train()
+    for epoch in range(arm.epochs):
+        order, epoch_loss = np.random.default_rng([seed, epoch]).permutation(len(records)), 0.0
+        for i in range(steps_per_epoch):
+            step = epoch * steps_per_epoch + i
+            for group in optimizer.param_groups:
+                group["lr"] = arm.lr * cosine(step, total)
+            chosen = order[i * arm.batch_size : (i + 1) * arm.batch_size]
+            loss = step_loss(arm, model, processor, heads, records, keys, chosen, [seed, step])
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+            if average:
+                average.update(model)
+            epoch_loss += loss.item() / steps_per_epoch
+        losses.append(epoch_loss)
+        if after_epoch:
+            after_epoch(epoch + 1, as_judged(model, average), processor)
+    return as_judged(model, average), processor, losses
+
+
+def as_judged(model: ESIModel, average: WeightAverage | None) -> ESIModel:
+    """A copy in evaluation mode, with the averaged weights where there are some."""
+    copy = deepcopy(model)
+    if average:
+        copy.load_state_dict(average.weights())
+    return copy.eval()
+
+
+def step_loss(
+    arm: Arm, model: ESIModel, processor: ESIProcessor, heads: nn.ModuleDict, records: RecordSet, keys: torch.Tensor,
+    chosen: np.ndarray, seed: list[int],
+) -> torch.Tensor:  # fmt: skip
+    """The arm's loss on the records numbered `chosen`; all chance comes from `seed`."""
+    rng = np.random.default_rng(seed)
+    generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+    some = [records.records[i] for i in chosen]
+    texts = [augment_text(record, rng) if arm.text_augmentation else record.text for record in some]
+    tokens = processor(text=texts)
+    augment = SignalAugmentation(**arm.signal).bind(SAMPLING_RATE, generator)
+    inputs = processor.feature_extractor.transform(
+        records.signals[torch.from_numpy(chosen)], SAMPLING_RATE, LEADS, crop="random", generator=generator,
+        augment=augment,
+    )  # fmt: skip
+    values, lead_mask = inputs["input_values"], inputs["lead_mask"]
+    if arm.lead_dropout:
+        values, lead_mask = drop_leads(values, lead_mask, arm.lead_dropout, generator)
+    seen, hidden = heads["masked"].hide(values, generator) if arm.masked else (values, None)
+    positives = None
+    if arm.positives == "entailed":
+        positives = entailed_pairs([statements_said(*pair) for pair in zip(some, texts, strict=True)],
+                                   [record.statements for record in some])  # fmt: skip
+    text_keys = keys[torch.from_numpy(chosen)] if arm.positives == "text_key" else None
+    output = model(
+        input_values=seen, lead_mask=lead_mask, input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"],
+        text_key=text_keys, return_loss=True,
+    )  # fmt: skip
+    loss = output.loss
+    if positives is not None:
+        loss = loss - output.contrastive_loss + multi_positive_loss(output.logits_per_text, positives)
+    ecg = output.ecg_model_output
+    if arm.masked:
+        loss = loss + arm.masked * heads["masked"](ecg.last_hidden_state, values, hidden, lead_mask)
+    if arm.alignment:
+        states = output.text_model_output.last_hidden_state
+        mask = tokens["attention_mask"][:, : states.shape[1]]
+        aligned = heads["alignment"](ecg.last_hidden_state, ecg.frame_mask, states, mask, positives)
+        loss = loss + arm.alignment * aligned
+    return loss
+
+
+def statements_said(record: ECGRecord, text: str) -> list[str]:
+    """Which of the record's statements its (augmented) template says."""
+    said = f", {text.partition('ECG Findings: ')[2].rstrip('.')},"
+    return [statement for statement in record.statements if f", {statement}," in said]
+
+
+def cosine(step: int, total: int, warmup: float = 0.1) -> float:
+    """Share of the peak learning rate: linear warm-up, then half a cosine to 0."""
+    first = warmup * total
+    if step < first:
+        return (step + 1) / first
+    return 0.5 * (1 + math.cos(math.pi * (step - first) / (total - first)))
+
+
+def build_optimizer(model: nn.Module, arm: Arm) -> torch.optim.AdamW:
+    """AdamW; weight decay on matrices alone."""
+    groups = [
+        {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": arm.weight_decay},
+        {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=arm.lr)
+
+
+@torch.no_grad()
+def embed(model: ESIModel, processor: ESIProcessor, signals: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Pooled `(N, H)` and projected `(N, P)`: means over half-overlapping windows as long as training's crops."""
+    door = processor.feature_extractor
+    width, samples = door.num_samples, signals.shape[-1]
+    starts = range(0, samples - width + 1, max(1, width // 2))
+    pooled, embeds = [], []
+    for part in signals.split(128):
+        windows = [door.transform(part[..., s : s + width], SAMPLING_RATE, LEADS)["input_values"] for s in starts]
+        ecgs = [model.ecg_model(window).pooler_output for window in windows]
+        pooled.append(torch.stack(ecgs).mean(0))
+        embeds.append(torch.stack([model._embed_ecg(model.ecg_norm(model.ecg_head(ecg))) for ecg in ecgs]).mean(0))
+    return torch.cat(pooled).numpy(), torch.cat(embeds).numpy()
