@@ -6,7 +6,15 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from modeling_esi.losses import caption_loss, contrastive_loss, contrastive_targets, mean_over_processes, target_entropy
+from modeling_esi.losses import (
+    caption_loss,
+    caption_targets,
+    contrastive_loss,
+    contrastive_targets,
+    mean_over_processes,
+    sigmoid_contrastive_loss,
+    target_entropy,
+)
 
 ECG = torch.eye(3)
 TEXT = torch.tensor([[0.6, 0.8, 0.0], [0.0, 1.0, 0.0], [0.8, 0.0, 0.6]])
@@ -69,6 +77,31 @@ def test_target_entropy_is_the_floor_of_the_loss():
     assert target_entropy(torch.tensor([1, 2, 3])).item() == 0.0
 
 
+def yes_no(value: float, is_pair: bool) -> float:
+    """Cross-entropy of one yes-or-no question with this logit."""
+    return math.log(1 + math.exp(-value if is_pair else value))
+
+
+@pytest.mark.parametrize("keys", [None, [7, 7, -5]])
+def test_sigmoid_loss_asks_of_each_ecg_and_text_whether_they_are_a_pair(keys):
+    pairs = {(0, 0), (1, 1), (2, 2)} | ({(0, 1), (1, 0)} if keys else set())
+    questions = [(SIMILARITIES[t][e] - 1.5, (t, e) in pairs) for t in range(3) for e in range(3)]
+    expected = sum(yes_no(*question) for question in questions) / 3
+    text_key = None if keys is None else torch.tensor(keys)
+    loss = sigmoid_contrastive_loss(ECG, TEXT, SCALE, torch.tensor([-1.5]), text_key)
+    assert loss.item() == pytest.approx(expected, rel=1e-6)
+    transposed = sigmoid_contrastive_loss(TEXT, ECG, SCALE[0], torch.tensor(-1.5), text_key)
+    assert transposed.item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_sigmoid_loss_at_its_start_is_about_the_missing_pairs():
+    """At SigLIP's scale 10 and bias -10 orthogonal negatives cost e^-10 each, and an orthogonal pair costs 10."""
+    ecg, text = torch.eye(8)[:4], torch.eye(8)[4:]
+    loss = sigmoid_contrastive_loss(ecg, text, torch.tensor(10.0), torch.tensor(-10.0))
+    assert loss.item() == pytest.approx(10 + 4 * math.log(1 + math.exp(-10)), rel=1e-6)
+    assert sigmoid_contrastive_loss(ecg, ecg, torch.tensor(10.0), torch.tensor(-10.0)).item() < 1
+
+
 def test_losses_are_float32_inside_whatever_comes_in():
     ecg, text = (F.normalize(torch.randn(5, 16), dim=-1).bfloat16() for _ in range(2))
     loss = contrastive_loss(ecg, text, torch.tensor(50.0).bfloat16())
@@ -79,20 +112,27 @@ def test_losses_are_float32_inside_whatever_comes_in():
     torch.testing.assert_close(loss, caption_loss(logits.bfloat16().float(), targets, ignore_index=0), rtol=0, atol=0)
 
 
-def test_mixed_precision_does_not_round_the_similarities():
+@pytest.mark.parametrize("extra", [(), (torch.tensor(-10.0),)], ids=["softmax", "sigmoid"])
+def test_mixed_precision_does_not_round_the_similarities(extra):
+    contrast = sigmoid_contrastive_loss if extra else contrastive_loss
     ecg, text = (F.normalize(torch.randn(5, 16), dim=-1) for _ in range(2))
-    plain = contrastive_loss(ecg, text, torch.tensor(50.0))
+    plain = contrast(ecg, text, torch.tensor(50.0), *extra)
     with torch.autocast("cpu", torch.bfloat16):
-        mixed = contrastive_loss(ecg, text, torch.tensor(50.0))
+        mixed = contrast(ecg, text, torch.tensor(50.0), *extra)
     assert torch.equal(plain, mixed)
 
 
-def test_float64_stays_float64():
-    assert contrastive_loss(ECG.double(), TEXT.double(), SCALE.double()).dtype == torch.float64
+@pytest.mark.parametrize("key", [None, torch.tensor([1, 1, 2])])
+def test_float64_stays_float64(key):
+    embeds = ECG.double(), TEXT.double(), SCALE.double()
+    assert contrastive_loss(*embeds, key).dtype == torch.float64
+    assert sigmoid_contrastive_loss(*embeds, -SCALE.double(), key).dtype == torch.float64
 
 
 def test_gathering_in_one_process_is_the_local_loss():
     assert torch.equal(contrastive_loss(ECG, TEXT, SCALE, gather=True), contrastive_loss(ECG, TEXT, SCALE))
+    gathered = sigmoid_contrastive_loss(ECG, TEXT, SCALE, -SCALE, gather=True)
+    assert torch.equal(gathered, sigmoid_contrastive_loss(ECG, TEXT, SCALE, -SCALE))
     assert mean_over_processes(torch.tensor(7)).item() == 7
 
 
@@ -134,3 +174,21 @@ def test_a_batch_of_padding_costs_nothing():
 def test_uniform_logits_cost_the_logarithm_of_the_vocabulary():
     loss = caption_loss(torch.zeros(2, 3, 97), torch.randint(1, 97, (2, 3)), ignore_index=0)
     assert loss.item() == pytest.approx(math.log(97))
+
+
+IDS = torch.tensor([[2, 11, 12, 3, 0, 0], [2, 21, 0, 22, 3, 0]])  # a real token may have the padding's id
+MASK = torch.tensor([[1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 0]])
+
+
+@pytest.mark.parametrize(
+    ("first", "pad", "masked", "expected"),
+    [
+        (1, 0, True, [[11, 12, 3, -9, -9], [21, 0, 22, 3, -9]]),
+        (2, 0, True, [[12, 3, -9, -9], [0, 22, 3, -9]]),
+        (1, 0, False, [[11, 12, 3, -9, -9], [21, -9, 22, 3, -9]]),
+        (1, None, True, [[11, 12, 3, -9, -9], [21, 0, 22, 3, -9]]),
+        (1, None, False, [[11, 12, 3, 0, 0], [21, 0, 22, 3, 0]]),
+    ],
+)
+def test_caption_targets_leave_out_the_start_and_padding(first, pad, masked, expected):
+    assert caption_targets(IDS, MASK if masked else None, first, pad, -9).tolist() == expected

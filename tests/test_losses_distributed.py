@@ -1,4 +1,4 @@
-"""Two processes with half of the batch each give what one process gives with the whole batch."""
+"""Processes with shards of a batch, even or not, give what one process gives with the whole batch."""
 
 import datetime
 from pathlib import Path
@@ -11,175 +11,253 @@ from tiny_esi import TEXT, tiny_batch, tiny_esi
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-from modeling_esi.losses import caption_loss, contrastive_loss, gather_with_grad, mean_over_processes
+from modeling_esi.losses import (
+    caption_loss,
+    contrastive_loss,
+    gather_with_grad,
+    mean_over_processes,
+    rows_of_processes,
+    sigmoid_contrastive_loss,
+)
 
-WORLD, BATCH = 2, 6  # records of the union
+BATCH = 6  # records of the union
+SHARDS = {2: {"even": [3, 3], "uneven": [4, 2]}, 3: {"even": [2, 2, 2], "uneven": [1, 3, 2]}}  # by number of processes
 KEYS = torch.tensor([4, 9, 7, 9, 9, 4])  # positives of both kinds: in one process, and across
 PAD = 0
+DTYPES = {"float64": torch.float64, "float32": torch.float32}
 
 
-def leaves(seed: int = 0) -> dict[str, torch.Tensor]:
-    """Inputs of the whole batch, float64, with gradients."""
-    generator = torch.Generator().manual_seed(seed)
+def rows_of(shards: list[int], rank: int) -> slice:
+    return slice(sum(shards[:rank]), sum(shards[: rank + 1]))
+
+
+def gap(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], dtype: torch.dtype) -> float:
+    """How far gradients are apart: max|dg| / max|g| in float64, ||dg|| / ||g|| in float32."""
+    assert found.keys() == expected.keys()
+    joined = [torch.cat([tensors[name].flatten() for name in expected]) for tensors in (found, expected)]
+    order = torch.inf if dtype == torch.float64 else 2
+    return (torch.dist(*joined, p=order) / joined[1].norm(order)).item()
+
+
+LIMIT = {torch.float64: 1e-9, torch.float32: 1e-5}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The losses as functions
+
+
+def leaves(dtype: torch.dtype = torch.float64) -> dict[str, torch.Tensor]:
+    """Inputs of the whole batch; the two scalars belong to all processes."""
+    generator = torch.Generator().manual_seed(0)
     shapes = {"ecg": (BATCH, 5), "text": (BATCH, 5), "logits": (BATCH, 4, 11)}
-    tensors = {name: torch.randn(shape, generator=generator, dtype=torch.float64) for name, shape in shapes.items()}
-    tensors["log_scale"] = torch.tensor([2.3], dtype=torch.float64)
-    return {name: tensor.requires_grad_() for name, tensor in tensors.items()}
+    tensors = {name: torch.randn(shape, generator=generator, dtype=dtype) for name, shape in shapes.items()}
+    return tensors | {"log_scale": torch.tensor([2.3], dtype=dtype), "bias": torch.tensor([-1.7], dtype=dtype)}
 
 
 def caption_targets() -> torch.Tensor:
     targets = torch.randint(1, 11, (BATCH, 4), generator=torch.Generator().manual_seed(1))
-    targets[1, 1:], targets[2, 3:], targets[5, 2:] = PAD, PAD, PAD  # 8 targets in one half, 10 in the other
+    targets[1, 1:], targets[2, 3:], targets[5, 2:] = PAD, PAD, PAD  # 18 targets: 8 and 10 in halves
     return targets
 
 
-def losses(inputs: dict, keys: torch.Tensor | None, targets: torch.Tensor) -> dict[str, torch.Tensor]:
-    embeds = (F.normalize(inputs[name], dim=-1) for name in ("ecg", "text"))
-    num_targets = mean_over_processes((targets != PAD).sum())
+def losses_and_gradients(
+    inputs: dict, keys: torch.Tensor | None, targets: torch.Tensor, rows: slice = slice(None)
+) -> dict[str, torch.Tensor]:
+    """The three losses of some rows (a process's own) and `grad_` of everything."""
+    shared = ("log_scale", "bias")
+    mine = {name: (t if name in shared else t[rows]).clone().requires_grad_() for name, t in inputs.items()}
+    targets, keys = targets[rows], None if keys is None else keys[rows]
+    embeds, scale = [F.normalize(mine[name], dim=-1) for name in ("ecg", "text")], mine["log_scale"].exp()
+    losses = {
+        "contrastive": contrastive_loss(*embeds, scale, text_key=keys, gather=True),
+        "sigmoid": sigmoid_contrastive_loss(*embeds, scale, mine["bias"], text_key=keys, gather=True),
+        "caption": caption_loss(mine["logits"], targets, PAD, mean_over_processes((targets != PAD).sum())),
+    }
+    found = {name: loss.detach() for name, loss in losses.items()}
+    for name in ("contrastive", "sigmoid"):  # each on its own, so that neither hides behind the other
+        gradients = torch.autograd.grad(losses[name], list(mine.values()), retain_graph=True, allow_unused=True)
+        pairs = zip(mine, gradients, strict=True)
+        found |= {f"grad_{name}_{of}": gradient for of, gradient in pairs if gradient is not None}
+    return found | {"grad_caption_logits": torch.autograd.grad(losses["caption"], mine["logits"])[0]}
+
+
+def joined(parts: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """What averaging over processes makes of their results: rows one after another, or the mean of what is shared."""
+    rows = ("_ecg", "_text", "_logits")
     return {
-        "contrastive": contrastive_loss(*embeds, inputs["log_scale"].exp(), text_key=keys, gather=True),
-        "caption": caption_loss(inputs["logits"], targets, PAD, num_targets),
+        name: (torch.cat if name.endswith(rows) else sum)([part[name] for part in parts]) / len(parts)
+        for name in parts[0]
     }
 
 
-def gradients_of(inputs: dict, keys: torch.Tensor | None, targets: torch.Tensor) -> dict[str, torch.Tensor]:
-    parts = losses(inputs, keys, targets)
-    sum(parts.values()).backward()
-    return {name: loss.detach() for name, loss in parts.items()} | {
-        f"grad_{name}": tensor.grad for name, tensor in inputs.items()
-    }
+# ---------------------------------------------------------------------------------------------------------------------
+# The whole model
+
+MODELS = {"esi": {"variant": "esi"}, "released": {"variant": "released", "negatives": "global"}}
 
 
-def tiny_model(**kwargs):
+def tiny_model(dtype: torch.dtype = torch.float64, **kwargs):
     no_dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    return tiny_esi(text=TEXT | no_dropout, **kwargs).double().train()
+    return tiny_esi(text=TEXT | no_dropout, **kwargs).to(dtype).train()
+
+
+def model_batch(dtype: torch.dtype = torch.float64, rows: slice = slice(None)) -> dict[str, torch.Tensor]:
+    batch = tiny_batch(batch=BATCH, num_samples=320)
+    batch |= {"input_values": batch["input_values"].to(dtype), "text_key": KEYS}
+    return {name: tensor[rows] for name, tensor in batch.items()}
+
+
+def train_step(model, batch: dict) -> dict[str, torch.Tensor]:
+    """Loss, and gradients as the optimizer would see them."""
+    loss = model(**batch, return_loss=True).loss
+    loss.backward()
+    parameters = model.named_parameters()
+    return {f"grad_{name.removeprefix('module.')}": parameter.grad.clone() for name, parameter in parameters} | {
+        "loss": loss.detach()
+    }
 
 
 def train_two_steps(model, batch: dict) -> dict[str, torch.Tensor]:
-    """Loss and gradients of the first step, and the weights after the second."""
-    optimizer, found = torch.optim.SGD(model.parameters(), lr=1e-2), {}
-    for step in range(2):
-        loss = model(**batch, return_loss=True).loss
-        loss.backward()
-        parameters = {name.removeprefix("module."): value for name, value in model.named_parameters()}
-        if step == 0:
-            found = {f"grad_{name}": parameter.grad.clone() for name, parameter in parameters.items()}
-            found["loss"] = loss.detach()
+    """The weights after two steps; DDP stops at the second one if a parameter had no gradient."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-2)
+    for _ in range(2):
+        model(**batch, return_loss=True).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-    return found | {name: parameter.detach() for name, parameter in parameters.items()}
-
-
-def model_batch() -> dict[str, torch.Tensor]:
-    batch = tiny_batch(batch=BATCH, num_samples=320)
-    return batch | {"input_values": batch["input_values"].double(), "text_key": KEYS}
-
-
-def sum_of_two_gathers(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Both receive one gradient tensor from the sum: neither may change it for the other."""
-    first, second = (tensors[name].detach().clone().requires_grad_() for name in ("ecg", "text"))
-    weights = torch.arange(BATCH * 5, dtype=torch.float64).reshape(BATCH, 5)
-    (weights * (gather_with_grad(first) + gather_with_grad(second))).sum().backward()
-    return {"first": first.grad, "second": second.grad}
+    return {name.removeprefix("module."): parameter.detach() for name, parameter in model.named_parameters()}
 
 
 def alone_in_evaluation(rank: int) -> torch.Tensor:
-    """The first process evaluates while the other one does not: nothing may wait for it."""
+    """The first process evaluates while the others do not: nothing may wait for them."""
     if rank != 0:
         return torch.tensor(0.0)
     with torch.no_grad():
         return tiny_model().eval()(**model_batch(), return_loss=True).loss
 
 
-def process(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    store, patience = f"file://{folder}/store", datetime.timedelta(seconds=90)
-    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=WORLD, timeout=patience)
-    half = slice(rank * BATCH // WORLD, (rank + 1) * BATCH // WORLD)
-    mine = {name: t.detach()[half if len(t) == BATCH else slice(None)].clone() for name, t in leaves().items()}
-    batch = {name: tensor[half] for name, tensor in model_batch().items()}
+# ---------------------------------------------------------------------------------------------------------------------
+# What each process does
+
+
+def sum_of_two_gathers(rows: slice) -> dict[str, torch.Tensor]:
+    """Both receive one gradient tensor from the sum: neither may change it for the other."""
+    first, second = (leaves()[name][rows].clone().requires_grad_() for name in ("ecg", "text"))
+    weights = torch.arange(BATCH * 5, dtype=torch.float64).reshape(BATCH, 5)
+    (weights * (gather_with_grad(first) + gather_with_grad(second))).sum().backward()
+    return {"first": first.grad, "second": second.grad}
+
+
+def work(rank: int, world: int) -> dict:
     results = {"world_size": dist.get_world_size(), "evaluation": alone_in_evaluation(rank)}
     dist.barrier()
-    for name, keys in {"pairs": None, "keys": KEYS[half]}.items():
-        inputs = {name: tensor.clone().requires_grad_() for name, tensor in mine.items()}
-        results[name] = gradients_of(inputs, keys, caption_targets()[half])
-    results["gathers"] = sum_of_two_gathers(mine)
-    local = tiny_model(negatives="local")(**batch, return_loss=True)
-    results["local"] = local.contrastive_loss.detach()
-    results["model"] = train_two_steps(DistributedDataParallel(tiny_model()), batch)
-    torch.save(results, Path(folder) / f"{rank}.pt")
+    for split, shards in SHARDS[world].items():
+        rows = rows_of(shards, rank)
+        results[f"{split} counts"] = rows_of_processes(torch.zeros(shards[rank]))
+        results[f"{split} gathers"] = sum_of_two_gathers(rows)
+        for dtype_name, dtype in DTYPES.items():
+            for case, keys in {"pairs": None, "keys": KEYS}.items():
+                found = losses_and_gradients(leaves(dtype), keys, caption_targets(), rows)
+                results[f"{split} {dtype_name} {case}"] = found
+            for name, fields in MODELS.items():
+                model = DistributedDataParallel(tiny_model(dtype, **fields))
+                results[f"{split} {dtype_name} {name}"] = train_step(model, model_batch(dtype, rows))
+    even = rows_of(SHARDS[world]["even"], rank)
+    results["local"] = tiny_model(negatives="local")(**model_batch(rows=even), return_loss=True).contrastive_loss
+    results["two steps"] = train_two_steps(DistributedDataParallel(tiny_model()), model_batch(rows=even))
+    return results
+
+
+def process(rank: int, world: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    store, patience = f"file://{folder}/store", datetime.timedelta(seconds=90)
+    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=world, timeout=patience)
+    torch.save(work(rank, world), Path(folder) / f"{rank}.pt")
     dist.destroy_process_group()
 
 
-@pytest.fixture(scope="module")
-def both(tmp_path_factory) -> list[dict]:
-    """What each of two processes found."""
-    folder = tmp_path_factory.mktemp("two_processes")
-    mp.spawn(process, args=(str(folder),), nprocs=WORLD)
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(WORLD)]
+@pytest.fixture(scope="module", params=[2, pytest.param(3, marks=pytest.mark.slow)], ids="{}_processes".format)
+def every(request, tmp_path_factory) -> list[dict]:
+    """What each process found."""
+    folder, world = tmp_path_factory.mktemp("processes"), request.param
+    mp.spawn(process, args=(world, str(folder)), nprocs=world)
+    found = [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(world)]
+    assert [part["world_size"] for part in found] == [world] * world
+    return found
 
 
-def test_there_are_two_processes(both):
-    assert [found["world_size"] for found in both] == [2, 2]
+# ---------------------------------------------------------------------------------------------------------------------
+# Comparison with one process
 
 
+@pytest.mark.parametrize("split", ["even", "uneven"])
+def test_shards_are_what_they_say(every, split):
+    world = len(every)
+    assert [part[f"{split} counts"] for part in every] == [SHARDS[world][split]] * world
+    assert len(set(SHARDS[world][split])) == (1 if split == "even" else world)
+
+
+@pytest.mark.parametrize("dtype_name", DTYPES)
 @pytest.mark.parametrize("case", ["pairs", "keys"])
-def test_losses_and_gradients_are_those_of_the_union(both, case):
-    union = gradients_of(leaves(), KEYS if case == "keys" else None, caption_targets())
-    for name in ("contrastive", "caption"):
-        mean = sum(found[case][name] for found in both) / WORLD
-        torch.testing.assert_close(mean, union[name], rtol=1e-9, atol=1e-9)
-    for name in ("grad_ecg", "grad_text", "grad_logits"):  # averaging over processes divides by their number
-        joined = torch.cat([found[case][name] for found in both]) / WORLD
-        torch.testing.assert_close(joined, union[name], rtol=1e-9, atol=1e-9)
-    mean = sum(found[case]["grad_log_scale"] for found in both) / WORLD
-    torch.testing.assert_close(mean, union["grad_log_scale"], rtol=1e-9, atol=1e-9)
+@pytest.mark.parametrize("split", ["even", "uneven"])
+def test_losses_and_gradients_are_those_of_the_union(every, split, case, dtype_name):
+    dtype = DTYPES[dtype_name]
+    union = losses_and_gradients(leaves(dtype), KEYS if case == "keys" else None, caption_targets())
+    found = joined([part[f"{split} {dtype_name} {case}"] for part in every])
+    for name, expected in union.items():
+        assert expected.dtype == dtype
+        assert gap({name: found[name]}, {name: expected}, dtype) <= LIMIT[dtype], name
 
 
-def test_halves_on_their_own_would_not_do(both):
-    """The comparison above can fail: local negatives, and a mean of two means, are something else."""
-    union = {name: loss.item() for name, loss in losses(leaves(), None, caption_targets()).items()}
-    halves = [slice(0, 3), slice(3, 6)]
-    parts = [
-        losses({name: t[half if len(t) == BATCH else slice(None)] for name, t in leaves().items()}, None, targets)
-        for half in halves
-        for targets in [caption_targets()[half]]
-    ]
-    for name, whole in union.items():
-        assert sum(part[name].item() for part in parts) / WORLD != pytest.approx(whole, rel=1e-3)
+@pytest.mark.parametrize("dtype_name", DTYPES)
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("split", ["even", "uneven"])
+def test_a_step_of_the_model_is_a_step_on_the_union(every, split, name, dtype_name):
+    dtype = DTYPES[dtype_name]
+    union = train_step(tiny_model(dtype, **MODELS[name]), model_batch(dtype))
+    loss = union.pop("loss")
+    parts = [dict(part[f"{split} {dtype_name} {name}"]) for part in every]
+    mean_loss = sum(part.pop("loss") for part in parts) / len(parts)
+    assert abs(mean_loss - loss) <= LIMIT[dtype] * abs(loss)
+    for part in parts:
+        assert gap(part, union, dtype) <= LIMIT[dtype]
 
 
-def test_two_gathers_do_not_disturb_each_other(both):
-    weights = torch.arange(BATCH * 5, dtype=torch.float64).reshape(BATCH, 5)
-    for rank, found in enumerate(both):
-        for gradient in found[
-            "gathers"
-        ].values():  # both processes weigh alike, so gradients add up to twice the weights
-            assert torch.equal(gradient, WORLD * weights[3 * rank : 3 * rank + 3])
-
-
-def test_training_in_two_processes_is_training_on_the_union(both):
-    """Through DistributedDataParallel, which also stops at the second step if a parameter has no gradient."""
+def test_two_steps_through_ddp_are_two_steps_on_the_union(every):
     union = train_two_steps(tiny_model(), model_batch())
-    mean_loss = sum(found["model"].pop("loss") for found in both) / WORLD
-    torch.testing.assert_close(mean_loss, union.pop("loss"), rtol=1e-9, atol=1e-9)
-    for found in both:
-        assert set(found["model"]) == set(union)
+    for part in every:
         for name, expected in union.items():
             torch.testing.assert_close(
-                found["model"][name], expected, rtol=1e-9, atol=1e-9, msg=lambda m, n=name: n + m
+                part["two steps"][name], expected, rtol=1e-9, atol=1e-9, msg=lambda m, n=name: n + m
             )
 
 
-def test_local_negatives_are_the_process_own(both):
-    batch = model_batch()
-    for rank, found in enumerate(both):
-        half = slice(3 * rank, 3 * rank + 3)
-        own = tiny_model(negatives="local")(**{name: t[half] for name, t in batch.items()}, return_loss=True)
-        torch.testing.assert_close(found["local"], own.contrastive_loss.detach())
+def test_shards_on_their_own_would_not_do():
+    """The comparisons above can fail: local negatives, and a mean of means, are something else."""
+    union = losses_and_gradients(leaves(), None, caption_targets())
+    parts = joined([losses_and_gradients(leaves(), None, caption_targets(), rows_of([4, 2], rank)) for rank in (0, 1)])
+    for name in ("contrastive", "sigmoid", "caption"):
+        assert parts[name].item() != pytest.approx(union[name].item(), rel=1e-3)
+    gradients = [{name: t[name] for name in union if name.startswith("grad_contrastive")} for t in (parts, union)]
+    assert gap(*gradients, torch.float32) > 0.1
 
 
-def test_evaluation_in_one_process_alone_neither_waits_nor_gathers(both):
+@pytest.mark.parametrize("split", ["even", "uneven"])
+def test_two_gathers_do_not_disturb_each_other(every, split):
+    weights = torch.arange(BATCH * 5, dtype=torch.float64).reshape(BATCH, 5)
+    world = len(every)
+    for rank, part in enumerate(every):  # all processes weigh alike, so gradients add up to so many times the weights
+        for gradient in part[f"{split} gathers"].values():
+            assert torch.equal(gradient, world * weights[rows_of(SHARDS[world][split], rank)])
+
+
+def test_local_negatives_are_the_process_own(every):
+    for rank, part in enumerate(every):
+        rows = rows_of(SHARDS[len(every)]["even"], rank)
+        own = tiny_model(negatives="local")(**model_batch(rows=rows), return_loss=True)
+        torch.testing.assert_close(part["local"], own.contrastive_loss)
+
+
+def test_evaluation_in_one_process_alone_neither_waits_nor_gathers(every):
     with torch.no_grad():
         expected = tiny_model().eval()(**model_batch(), return_loss=True).loss
-    torch.testing.assert_close(both[0]["evaluation"], expected)
+    torch.testing.assert_close(every[0]["evaluation"], expected)
