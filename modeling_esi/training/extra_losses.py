@@ -93,8 +93,10 @@ class MaskedFrames(nn.Module):
         targets = patches.permute(0, 2, 1, 3).float()  # (B, leads, F, stride) -> (B, F, leads, stride)
         targets = (targets - targets.mean(-1, keepdim=True)) / (targets.var(-1, keepdim=True) + 1e-2).sqrt()
         guess = self.head(frames).float().view(batch, num_frames, leads, self.stride)
-        counted = hidden[:, :num_frames, None] & (True if lead_mask is None else lead_mask[:, None, :])
         errors = (guess - targets).square().mean(-1)
+        counted = hidden[:, :num_frames, None].expand_as(errors)
+        if lead_mask is not None:
+            counted = counted & lead_mask[:, None, :]
         return (errors * counted).sum() / counted.sum().clamp(min=1)
 
 
