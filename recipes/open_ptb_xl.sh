@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# PTB-XL alone, from its published folder to a model: prepare -> describe -> train -> evaluate -> card -> push.
+#
+#   PTB_XL=physionet.org/files/ptb-xl/1.0.3 recipes/open_ptb_xl.sh
+#   recipes/open_ptb_xl.sh --from train      this step and all after it
+#   recipes/open_ptb_xl.sh --only evaluate   this step alone; STEPS="train evaluate" recipes/open_ptb_xl.sh: these two
+#
+# The same command goes on where it was stopped, and does nothing twice. Trains on folds 1-8 by recipes/ptb_xl.yaml and
+# judges on fold 10. Needs PTB-XL (CC BY 4.0) and nothing else. What is not built yet is said.
+#
+#   PTB_XL         folder of PTB-XL 1.0.3, as published; needed by prepare
+#   WAVEFORMS      JSON file: statement -> what it looks like in an ECG; told behind the findings
+#   OUTPUT         folder for all results (esi-ptb-xl); its folder done/ says what is done
+#   RECIPE         recipe of the training (recipes/ptb_xl.yaml)
+#   LAUNCH         what starts it (accelerate launch): "accelerate launch --config_file recipes/accelerate/1_gpu.yaml"
+#   TRAIN_FLAGS    more flags of train_accelerate.py, parted by spaces
+#   LIMIT          at most so many records of each split; NUM_WORKERS: processes that prepare
+#   LICENSE        licence of the weights, for the card; HUB_MODEL_ID: name/repository for push, which is else skipped
+set -euo pipefail
+
+ALL_STEPS="prepare describe train evaluate card push"
+OUTPUT="${OUTPUT:-esi-ptb-xl}"
+# shellcheck source=recipes/steps.sh
+source "$(dirname "${BASH_SOURCE[0]}")/steps.sh"
+
+step_prepare() {
+    need PTB_XL "the folder of PTB-XL"
+    local flags=(--data_dir "$PTB_XL" --sampling_rate 100 --task superdiagnostic)
+    [[ -z "${WAVEFORMS:-}" ]] || flags+=(--waveforms "$WAVEFORMS")
+    prepare_dataset ptb_xl "${flags[@]}"
+}
+
+step_describe() { describe_findings "$OUTPUT/ptb_xl"; }
+
+step_train() {
+    local data="$OUTPUT/ptb_xl"
+    [[ ! -d "$OUTPUT/described" ]] || data="$OUTPUT/described"
+    # the recipe names the published set with its options; the prepared folder was made with them
+    train_model --config "${RECIPE:-$ROOT/recipes/ptb_xl.yaml}" --dataset "$data" --dataset_options '{}'
+}
+
+step_evaluate() { evaluate_model "$OUTPUT/ptb_xl"; }
+
+step_card() { check_card; }
+
+step_push() { push_model; }
+
+run_steps "$@"

@@ -1,0 +1,152 @@
+# shellcheck shell=bash
+# What the scripts beside this file share. Each sets ALL_STEPS and OUTPUT, sources this file, defines one function for
+# each step, and calls `run_steps "$@"`.
+
+ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+export PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}" # both packages, wherever the script is called from
+PYTHON="${PYTHON:-python}"
+read -ra LAUNCH <<<"${LAUNCH:-accelerate launch}"
+read -ra TRAIN_FLAGS <<<"${TRAIN_FLAGS:-}"
+
+say() { printf '== %s\n' "$*"; }
+
+die() {
+    printf '%s: %s\n' "$(basename "$0")" "$*" >&2
+    exit 2
+}
+
+# need NAME MEANING: the variable NAME is set.
+need() { [[ -n "${!1:-}" ]] || die "$1 is not set: $2. See --help."; }
+
+# is_built ROOM: python -m can run this room. (A step whose room a later version brings is told and skipped.)
+is_built() { [[ -f "$ROOT/$1/__main__.py" ]]; }
+
+# once NAME COMMAND...: run the command unless it came to its end before. The mark is written last.
+once() {
+    local name="$1" mark="$OUTPUT/done/$1"
+    shift
+    if [[ -f "$mark" ]]; then
+        say "$name: done before"
+        [[ "$(<"$mark")" == "$*" ]] || say "$name: by another command than now; to do it again: rm $mark"
+        return
+    fi
+    say "$name: $*"
+    supervise "$@"
+    mkdir -p "$OUTPUT/done"
+    printf '%s\n' "$*" >"$mark.unfinished"
+    mv "$mark.unfinished" "$mark"
+}
+
+# supervise COMMAND...: SIGTERM and SIGINT reach the command and all it started, which may save; then this script ends.
+supervise() {
+    local child code=0 stopped=""
+    set -m # a process group of its own
+    "$@" &
+    child=$!
+    set +m
+    trap 'stopped=yes; kill -TERM -- "-$child" 2>/dev/null || true' TERM INT
+    wait "$child" || code=$?
+    while kill -0 -- "-$child" 2>/dev/null; do sleep 0.2; done # what it started may still be saving
+    trap - TERM INT
+    if [[ -n "$stopped" ]]; then
+        say "stopped; the same command goes on from here"
+        exit 143
+    fi
+    ((code == 0)) || die "ended with $code: $*"
+}
+
+# prepare_dataset NAME FLAGS...: a source as a prepared folder; a preparation that was stopped goes on.
+prepare_dataset() {
+    local name="$1"
+    shift
+    local flags=(--source "$name" --output "$OUTPUT/$name" "$@")
+    [[ -z "${LIMIT:-}" ]] || flags+=(--limit "$LIMIT")
+    [[ -z "${NUM_WORKERS:-}" ]] || flags+=(--num_workers "$NUM_WORKERS")
+    once "prepare-$name" "$PYTHON" -m datasets_scripts prepare "${flags[@]}"
+}
+
+# train_model FLAGS...: a training that was stopped goes on from its last whole checkpoint.
+train_model() {
+    local flags=("$@" --output_dir "$OUTPUT/model" --resume_from_checkpoint latest)
+    [[ -z "${LICENSE:-}" ]] || flags+=(--license "$LICENSE")
+    once train "${LAUNCH[@]}" "$ROOT/train_accelerate.py" "${flags[@]}" ${TRAIN_FLAGS[@]+"${TRAIN_FLAGS[@]}"}
+}
+
+# describe_findings FOLDER: the Cardio Query Assistant says what each finding looks like.
+describe_findings() {
+    if ! is_built datasets_scripts/cqa; then
+        say "describe: python -m datasets_scripts.cqa is not built yet: skipped (WAVEFORMS=file.json goes into prepare)"
+    else
+        once describe "$PYTHON" -m datasets_scripts.cqa describe --dataset "$1" --output "$OUTPUT/described"
+    fi
+}
+
+# evaluate_model FOLDER: every protocol on a prepared data set.
+evaluate_model() {
+    [[ -f "$OUTPUT/model/config.json" ]] || die "evaluate: no model in $OUTPUT/model; run the step train first"
+    local protocol
+    for protocol in zero_shot linear_probe fine_tune identification; do
+        if ! is_built modeling_esi/evaluation; then
+            say "evaluate: python -m modeling_esi.evaluation $protocol is not built yet: skipped"
+        else
+            once "evaluate-$protocol" "$PYTHON" -m modeling_esi.evaluation "$protocol" --model "$OUTPUT/model" \
+                --dataset "$1" --output "$OUTPUT/results/$protocol.json"
+        fi
+    done
+    say "evaluate: what train measured on its own test split is in $OUTPUT/model/results.json"
+}
+
+check_card() {
+    [[ -f "$OUTPUT/model/README.md" ]] || die "card: no $OUTPUT/model/README.md; train writes it at its end"
+    say "card: $OUTPUT/model/README.md, written by train"
+    say "card: adding the results of evaluate is not built yet: skipped"
+}
+
+push_model() {
+    if [[ -z "${HUB_MODEL_ID:-}" ]]; then
+        say "push: HUB_MODEL_ID is not set: skipped"
+        return
+    fi
+    [[ -f "$OUTPUT/model/README.md" ]] || die "push: no model with a card in $OUTPUT/model; run the step train first"
+    once push "$PYTHON" -c 'import sys; from modeling_esi.hub import push_folder; print(push_folder(*sys.argv[1:]))' \
+        "$OUTPUT/model" "$HUB_MODEL_ID"
+}
+
+# The steps to run: STEPS, or the flags; all where neither is given.
+choose_steps() {
+    local first="" only="" step
+    while (($#)); do
+        case "$1" in
+            --help | -h)
+                sed -n '2,/^[^#]/{/^#/s/^# \{0,1\}//p;}' "$0"
+                exit 0
+                ;;
+            --from | --only)
+                (($# > 1)) || die "$1: expected a step of: $ALL_STEPS"
+                if [[ "$1" == --from ]]; then first="$2"; else only="$2"; fi
+                shift 2
+                ;;
+            *) die "expected --from STEP, --only STEP or --help, got $1" ;;
+        esac
+    done
+    for step in $first $only ${STEPS:-}; do
+        [[ " $ALL_STEPS " == *" $step "* ]] || die "no step $step; expected some of: $ALL_STEPS"
+    done
+    [[ -z "$only" ]] || STEPS="$only"
+    [[ -z "$first" ]] || STEPS="$first${ALL_STEPS#*"$first"}"
+    STEPS="${STEPS:-$ALL_STEPS}"
+}
+
+run_steps() {
+    choose_steps "$@"
+    mkdir -p "$OUTPUT"
+    if command -v flock >/dev/null; then # held by whatever this run started, too
+        exec 9>"$OUTPUT/lock"
+        flock -n 9 || die "another run, or what it left behind, is at work in $OUTPUT; wait for it or end it"
+    fi
+    local step
+    for step in $ALL_STEPS; do
+        if [[ " $STEPS " == *" $step "* ]]; then "step_$step"; fi
+    done
+    say "all done: $OUTPUT"
+}
