@@ -48,8 +48,8 @@ class ESIFeatureExtractor(FeatureExtractionMixin):
         max_gap: longest run of NaN, in seconds, that is bridged (a straight line between its neighbours; at the ends
             the nearest value). A lead with a longer one counts as missing.
         min_duration: shortest record in seconds; a shorter one is rejected.
-        ignore_unknown_leads: leave out channels that are not among the twelve (Frank leads, MLII, respiration),
-            instead of refusing the record.
+        ignore_unknown_leads: leave out channels whose names say nothing, instead of refusing the record. Those known
+            to be something else (Frank leads, MLII, respiration) are always left out, with a warning in the log.
 
     Raises:
         ValueError: for a value that makes no sense.

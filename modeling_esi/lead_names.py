@@ -1,6 +1,7 @@
 # Copyright 2026 The esi-ecg authors. Apache-2.0.
 """The twelve leads: how their names are written in the world, and how the limb leads follow from each other."""
 
+import logging
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,8 @@ import torch
 from torch import Tensor
 
 from .configuration_esi import LEADS
+
+logger = logging.getLogger(__name__)
 
 LIMB_LEADS = LEADS[:6]
 """I, II, III, aVR, aVL, aVF: six views of one plane, so any two of them give the other four."""
@@ -26,15 +29,15 @@ _BODY = re.compile(
 )
 _NEGATED = re.compile(r"^[-\u2212\u2013]|\s[-\u2212\u2013]|[-\u2212\u2013]$|\b(neg|negative|inverted)\b|_neg_|_neg$")
 
-_NOT_OF_THE_TWELVE = (
+_OTHER_SIGNALS = (  # known to be something else: such a channel is left out, and the record is read without it
     (r"ml\s?i{1,3}|ml\s?[1-3]|mcl\s?\d?|mv\d|c[mcs]\s?[1-6]|mod.*", "a modified lead: its electrodes sit elsewhere"),
     (r"v?[xyz]", "a Frank lead of the vectorcardiogram"),
     (r"v\d{1,2}r?|v[1-6]r", "a posterior or right-sided chest lead"),
     (r"v[rlf]", "a limb lead that is not augmented"),
     (r"v|chest|precordial", "a chest lead whose place is not said"),
-    (r"(ch|channel|signal|ecg|ekg|lead|sig|col|column)?[\s_]*\d+", "a number, which does not say where the lead lies"),
     (r"resp.*|abp.*|art.*|pleth.*|ppg.*|spo2|cvp|pap|bp|nibp|co2|eeg.*|emg.*|eog.*", "not an ECG"),
 )
+_NUMBER = r"(ch|channel|signal|ecg|ekg|lead|sig|col|column)?[\s_]*\d+"
 
 
 @lru_cache(maxsize=4096)
@@ -65,7 +68,8 @@ def match_leads(names: tuple[str, ...], ignore_unknown: bool = False) -> tuple[s
 
     Args:
         names: one name per channel, in any usual spelling (see `parse_lead_name`).
-        ignore_unknown: leave out channels that are not among the twelve, instead of refusing the record.
+        ignore_unknown: leave out whatever is not among the twelve, instead of refusing the record. Channels known to be
+            something else (`MLII`, `vx`, `V7`, `RESP`) are always left out, with a warning in the log.
 
     Raises:
         ValueError: for an unknown name (unless left out), for two names of one lead, and where no lead is left.
@@ -78,15 +82,19 @@ def match_leads(names: tuple[str, ...], ignore_unknown: bool = False) -> tuple[s
         same = [name for name, found in zip(names, matched, strict=True) if found == lead]
         if len(same) > 1:
             raise ValueError(f"leads: expected each lead once, got {lead} as {same}: keep one of these channels.")
-    unknown = [name for name, found in zip(names, matched, strict=True) if found is None]
+    others = [name for name, found in zip(names, matched, strict=True) if found is None]
+    unknown = [name for name in others if _other_signal(name) is None]
     if unknown and not ignore_unknown:
         described = ", ".join(f"{name!r} ({_describe(name)})" for name in unknown)
         raise ValueError(
             f"leads: expected names of {', '.join(LEADS)} in any usual spelling, got {described}. Leave such channels "
             "out of the record, or build the feature extractor with ignore_unknown_leads=True, which leaves them out."
         )
-    if len(unknown) == len(names):
-        raise ValueError(f"leads: expected at least one of {', '.join(LEADS)}, got {list(names)}.")
+    if len(others) == len(names):
+        described = ", ".join(f"{name!r} ({_describe(name)})" for name in names)
+        raise ValueError(f"leads: expected at least one of {', '.join(LEADS)}, got {described}.")
+    if others:
+        logger.warning("leads: left out %s", ", ".join(f"{name!r} ({_describe(name)})" for name in others))
     return matched
 
 
@@ -94,10 +102,17 @@ def _describe(name: str) -> str:
     plain = unicodedata.normalize("NFKC", name).strip().lower()
     if _NEGATED.search(plain):
         return "a negated lead: turn its sign and name it without the minus"
-    for pattern, meaning in _NOT_OF_THE_TWELVE:
-        if re.fullmatch(pattern, plain):
-            return meaning
-    return "unknown"
+    if re.fullmatch(_NUMBER, plain):
+        return "a number, which does not say where the lead lies"
+    return _other_signal(name) or "unknown"
+
+
+def _other_signal(name: str) -> str | None:
+    """What a channel is that is known to be none of the twelve; None for a name that says nothing."""
+    plain = unicodedata.normalize("NFKC", name).strip().lower()
+    if _NEGATED.search(plain):
+        return None
+    return next((meaning for pattern, meaning in _OTHER_SIGNALS if re.fullmatch(pattern, plain)), None)
 
 
 # Limb leads from I and II: III = II - I (Einthoven); aVR = -(I + II)/2, aVL = I - II/2, aVF = II - I/2 (Goldberger).

@@ -48,16 +48,20 @@ def test_what_is_not_one_of_the_twelve(name: str) -> None:
     assert parse_lead_name(name) is None
 
 
+def test_channels_known_to_be_something_else_are_left_out_and_told(caplog) -> None:
+    names = ("MLII", "vx", "V8", "V4R", "RESP", "V", "DII", "V5")
+    assert match_leads(names) == (None,) * 6 + ("II", "V5")
+    for said in ("'MLII' (a modified lead", "'vx' (a Frank lead", "'V8' (a posterior", "'RESP' (not an ECG)"):
+        assert said in caplog.text
+
+
 @pytest.mark.parametrize(
     ("names", "words"),
     [
-        (("MLII", "V5"), ["'MLII' (a modified lead", "ignore_unknown_leads=True"]),
-        (("I", "vx", "vy"), ["'vx' (a Frank lead", "'vy'"]),
+        (("MLII", "vx"), ["at least one of", "'MLII' (a modified lead", "'vx' (a Frank lead"]),
         (("I", "-aVR"), ["'-aVR' (a negated lead: turn its sign"]),
-        (("I", "V8"), ["'V8' (a posterior or right-sided"]),
-        (("II", "RESP"), ["'RESP' (not an ECG)"]),
         (("ECG 1", "ECG 2"), ["'ECG 1' (a number"]),
-        (("foo",), ["'foo' (unknown)", "I, II, III, aVR"]),
+        (("foo",), ["'foo' (unknown)", "I, II, III, aVR", "ignore_unknown_leads=True"]),
         (("I", "II", "DI"), ["each lead once", "I as ['I', 'DI']"]),
         (("I", None), ["got None"]),
         ((), ["at least one of"]),

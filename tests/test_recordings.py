@@ -164,10 +164,10 @@ def test_a_record_and_a_call_that_disagree() -> None:
 
 
 def test_lead_names_are_checked_with_the_number_of_the_record() -> None:
-    with pytest.raises(ValueError, match=r"record 1: leads: .*'MLII' \(a modified lead"):
-        read([SIGNAL, SIGNAL], leads=[NAMES, ["MLII", "V1", "V5"]])
-    (recording,) = read_recordings(SIGNAL, 360, ["MLII", "V1", "V5"], "mV", ignore_unknown_leads=True)
-    assert recording.leads == ("MLII", "V1", "V5")
+    with pytest.raises(ValueError, match=r"record 1: leads: .*'ECG 1' \(a number"):
+        read([SIGNAL, SIGNAL], leads=[NAMES, ["ECG 1", "V1", "V5"]])
+    (recording,) = read_recordings(SIGNAL, 360, ["ECG 1", "V1", "V5"], "mV", ignore_unknown_leads=True)
+    assert recording.leads == ("ECG 1", "V1", "V5")
 
 
 def test_too_large_for_float32_becomes_infinite() -> None:
