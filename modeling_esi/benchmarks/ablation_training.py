@@ -21,7 +21,13 @@ from modeling_esi.feature_extraction_esi import ESIFeatureExtractor
 from modeling_esi.modeling_esi import ESIModel
 from modeling_esi.processing_esi import ESIProcessor
 from modeling_esi.training.augmentation import SignalAugmentation, drop_leads
-from modeling_esi.training.extra_losses import MaskedFrames, TokenFrameAlignment, entailed_pairs, multi_positive_loss
+from modeling_esi.training.extra_losses import (
+    MaskedFrames,
+    TokenFrameAlignment,
+    entailed_pairs,
+    multi_positive_loss,
+    statement_numbers,
+)
 from modeling_esi.training.text_from_scratch import small_bert_config, train_tokenizer
 from modeling_esi.training.weight_average import WeightAverage
 
@@ -163,8 +169,9 @@ def step_loss(
     seen, hidden = heads["masked"].hide(values, generator) if arm.masked else (values, None)
     positives = None
     if arm.positives == "entailed":
-        positives = entailed_pairs([statements_said(*pair) for pair in zip(some, texts, strict=True)],
-                                   [record.statements for record in some])  # fmt: skip
+        said = [statements_said(record, text) for record, text in zip(some, texts, strict=True)]
+        found = statement_numbers([record.statements for record in some])
+        positives = entailed_pairs(statement_numbers(said), found)
     text_keys = keys[torch.from_numpy(chosen)] if arm.positives == "text_key" else None
     output = model(
         input_values=seen, lead_mask=lead_mask, input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"],
