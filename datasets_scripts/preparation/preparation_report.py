@@ -97,9 +97,18 @@ class PreparationReport:
             across = len(self.duplicates_across_splits())
             lines.append(f"equal signals: {len(self.duplicates)} groups, {across} of them over several splits, such as "
                          f"{' = '.join(self.duplicates[0])}")  # fmt: skip
+        return lines + self._lead_table()
+
+    def _lead_table(self) -> list[str]:
+        """A line for each lead, in mV; the columns are those of `LeadStatistics.summary`."""
+        shown = ("records", "missing", "flat", "with_nan", "mean", "standard_deviation", "minimum", "maximum",
+                 "median_peak_to_peak")  # fmt: skip
+        head = ("lead", *(name.replace("standard_deviation", "deviation").replace("_", " ") for name in shown))
+        rows = [head]
         for lead, values in self.lead_statistics.items():
-            lines.append(f"lead {lead}: " + ", ".join(f"{name} {value:g}" for name, value in values.items()))
-        return lines
+            rows.append((lead, *(f"{values[name]:.3g}" if name in shown[4:] else str(values[name]) for name in shown)))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as JSON values; `from_dict` gives the report back."""
