@@ -22,12 +22,13 @@ from accelerate.commands.launch import _validate_launch_command, launch_command_
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from accelerate.utils.fsdp_utils import fsdp2_prepare_auto_wrap_policy
 from accelerate.utils.launch import prepare_multi_gpu_env
-from hub_double import hub_double
+from test_hub import hub  # noqa: F401  (the double that a pushed model needs)
 from tiny_esi import TEXT, tiny_batch, tiny_esi
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 import train_accelerate
+from datasets_scripts.loading import open_prepared
 from modeling_esi.benchmarks.scaling import SETUPS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -296,24 +297,32 @@ def test_two_runs_in_one_folder_are_one_too_many(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_paper_from_published_folders_to_a_pushed_model(tmp_path):
+def test_the_paper_from_published_folders_to_a_pushed_model(tmp_path, hub):  # noqa: F811
+    """The Hub refuses first: the second call pushes, and does nothing else again."""
     mimic, ptb_xl = write_mimic(tmp_path / "mimic"), write_ptb_xl(tmp_path / "ptb_xl")
     (tmp_path / "waveforms.json").write_text('{"sinus rhythm": "A P wave before every QRS."}')
-    with hub_double() as hub:
-        settings = {
-            "MIMIC_IV_ECG": mimic, "PATIENTS": mimic / "patients.csv", "PTB_XL": ptb_xl, "OUTPUT": "out", "LIMIT": 8,
-            "WAVEFORMS": tmp_path / "waveforms.json", "TRAIN_FLAGS": f"{TINY} --max_steps 2", "LICENSE": "odbl",
-            "HUB_MODEL_ID": "someone/esi-tiny", "HF_ENDPOINT": hub.url, "HF_TOKEN": "hf_test", "HF_HUB_OFFLINE": "0",
-            "HF_HUB_DISABLE_XET": "1",
-        }  # fmt: skip
-        first = call("paper.sh", cwd=tmp_path, **settings)
-        assert first.returncode == 0, first.stdout[-2000:] + first.stderr[-3000:]
-        pushed = hub.files("someone/esi-tiny")
-        again = call("paper.sh", cwd=tmp_path, **settings)
-    assert {"model.safetensors", "config.json", "README.md"} <= pushed.keys() and b"odbl" in pushed["README.md"]
-    marks = sorted(path.name for path in (tmp_path / "out" / "done").iterdir())
-    assert {"prepare-mimic_iv_ecg", "prepare-ptb_xl", "train", "push"} <= set(marks)
-    assert again.returncode == 0 and again.stdout.count("done before") == len(marks)
+    settings = {
+        "MIMIC_IV_ECG": mimic, "PATIENTS": mimic / "patients.csv", "PTB_XL": ptb_xl, "OUTPUT": "out", "LIMIT": 8,
+        "WAVEFORMS": tmp_path / "waveforms.json", "TRAIN_FLAGS": f"{TINY} --max_steps 2", "LICENSE": "odbl",
+        "HUB_MODEL_ID": "someone/esi-tiny", "HF_ENDPOINT": hub.url, "HF_TOKEN": "hf_test", "HF_HUB_OFFLINE": "0",
+    }  # fmt: skip
+    hub.refuse = True
+    refused = call("paper.sh", cwd=tmp_path, **settings)
+    assert refused.returncode == 2 and "PermissionError" in refused.stderr, refused.stderr[-3000:]
+    marks = tmp_path / "out" / "done"
+    assert sorted(path.name for path in marks.iterdir()) == ["prepare-mimic_iv_ecg", "prepare-ptb_xl", "train"]
+    text = open_prepared(tmp_path / "out" / "mimic_iv_ecg")[0]["text"][0]
+    assert re.match(r"This patient is a \d+ year-old (Fem|M)ale\. ECG Findings: ", text)
+
+    hub.refuse = False
+    done = call("paper.sh", cwd=tmp_path, **settings)
+    assert done.returncode == 0 and done.stdout.count("done before") == 3, done.stderr[-3000:]
+    pushed = {line["value"]["path"] for line in hub.commits[0][1:]}
+    assert {"model.safetensors", "config.json", "README.md", "modeling_esi.py"} <= pushed
+    assert "license: odbl" in (tmp_path / "out" / "model" / "README.md").read_text()
+
+    again = call("paper.sh", cwd=tmp_path, **settings)
+    assert again.stdout.count("done before") == 4 and len(hub.commits) == 1
     assert "by another command" not in again.stdout
     changed = call("paper.sh", "--only", "train", cwd=tmp_path, **settings | {"TRAIN_FLAGS": "--lr 1"})
     assert "train: by another command than now; to do it again: rm out/done/train" in changed.stdout
