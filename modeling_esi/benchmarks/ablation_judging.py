@@ -13,7 +13,7 @@ from modeling_esi.benchmarks.ablation_data import SUPERCLASSES
 from modeling_esi.evaluation.metrics import auroc
 from modeling_esi.evaluation.zero_shot import class_embeddings
 
-STRENGTHS = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1)  # inverse regularisation of the probe
+STRENGTHS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)  # inverse regularisation of the probe
 
 
 def macro(scores: np.ndarray, targets: np.ndarray) -> float:
