@@ -3,19 +3,20 @@
     accelerate launch train_accelerate.py                                       # the demo (recipes/demo.yaml)
     accelerate launch train_accelerate.py --config recipes/ptb_xl.yaml --data_dir physionet.org/files/ptb-xl/1.0.3
     accelerate launch train_accelerate.py --config recipes/demo.yaml --epochs 2 --output_dir esi-try
-    accelerate launch train_accelerate.py --config recipes/demo.yaml --resume_from_checkpoint latest
 
-A recipe is a YAML file of the flags below; flags on the command line override it. `docs/training.md` explains each flag
-and maps the authors' script onto this one.
+A recipe is a YAML file of the flags below; flags on the command line override it. The same command again goes on where
+a run was stopped or killed. `docs/training.md` explains each flag and maps the authors' script onto this one.
 """
 
+import contextlib
 import json
 import logging
 import math
 import os
-import shutil
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,31 +26,50 @@ import torch
 import yaml
 from accelerate import Accelerator
 from accelerate.utils import gather_object, set_seed
-from huggingface_hub import HfApi
-from torch.utils.data import DataLoader
+from torch import nn
 from tqdm.auto import tqdm
-from transformers import AutoModel, AutoTokenizer, HfArgumentParser, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import HfArgumentParser, PreTrainedTokenizerBase
 
 from datasets_scripts import LoadReport, label_prompts, load_ecg_dataset_with_report
 from datasets_scripts.loading import NoRecordsError
 from datasets_scripts.preparation.record_reader import RecordReader
-from datasets_scripts.records import ECGRecord
-from datasets_scripts.report_text import augment_text
 from modeling_esi import ESIConfig, ESIFeatureExtractor, ESIModel, ESIOutput, ESIProcessor
 from modeling_esi.configuration_esi import VARIANT_SCALING
 from modeling_esi.evaluation.door_check import refused_rows
-from modeling_esi.evaluation.embedding import read_records
 from modeling_esi.evaluation.held_out_losses import held_out_losses, held_out_outputs, key_numbers
 from modeling_esi.evaluation.retrieval import retrieval
 from modeling_esi.evaluation.zero_shot import zero_shot
 from modeling_esi.hub import push_folder, write_model_card
 from modeling_esi.training.augmentation import jitter_and_gain
+from modeling_esi.training.batches import Position, StepBatch, StepReader, TrainingOrder, read_ahead
+from modeling_esi.training.checkpoints import ResumeError, only_run_in, save_checkpoint, write_finished
+from modeling_esi.training.devices import (
+    choose_precision,
+    compile_parts,
+    set_cpu_threads,
+    whole_model,
+    with_shared_batch_norm,
+)
+from modeling_esi.training.gradient_cache import cached_backward
+from modeling_esi.training.health import CollapseWatch, StepMeter, contrast_size, is_broken, stop_at_broken_step
+from modeling_esi.training.resuming import begin_state, choose_start, go_on_from
+from modeling_esi.training.schedule import Schedule, build_optimizer
+from modeling_esi.training.stopping import Agreement, StopSignals, follow_launcher, stop_at_signal
+from modeling_esi.training.summary import card_facts, results_table, summary_line, written_reports
+from modeling_esi.training.text_encoder import TextEncoder, load_text_encoder
 from modeling_esi.training.text_from_scratch import small_bert_config, train_tokenizer
+from modeling_esi.training.training_log import TrainingLog
 
 logger = logging.getLogger("train_accelerate")
 HERE = Path(__file__).resolve().parent
-FETCH_TIMEOUT = 10  # seconds for a text encoder's first answer, so that a machine without network fails soon
-TextEncoder = tuple[PreTrainedTokenizerBase, PreTrainedModel]
+REFUSED = {  # flags of other scripts, and what to do instead
+    "gpu_ids": "choose devices where processes start: accelerate launch --gpu_ids 0,1 train_accelerate.py",
+    "gradient_accumulation_steps": (
+        "adding up the gradients of small batches contrasts each record with its own small batch alone, which is "
+        "another loss. For a large batch in little memory give that --batch_size and --contrastive_chunk_size, the "
+        "records that are in memory at once (GradCache: the gradients of the whole batch)."
+    ),
+}
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Flags
@@ -79,6 +99,7 @@ class ModelArguments:
     scratch_vocab_size: int = field(default=1000, metadata={"help": "WordPieces of --text_encoder scratch"})
     scratch_layers: int = field(default=2, metadata={"help": "layers of --text_encoder scratch"})
     gradient_checkpointing: bool = field(default=False, metadata={"help": "trade time for memory"})
+    compile: bool = field(default=False, metadata={"help": "torch.compile of ECG encoder and decoder"})
 
 
 @dataclass
@@ -109,6 +130,9 @@ class TrainingArguments:
     batch_size: int = field(default=8, metadata={"help": "records on each process"})
     epochs: int = field(default=30, metadata={"help": "passes over the training split"})
     max_steps: int | None = field(default=None, metadata={"help": "stop after so many; the schedule stays"})
+    contrastive_chunk_size: int | None = field(
+        default=None, metadata={"help": "records in memory at once (GradCache); the losses are those of the batch"}
+    )
     schedule: str = field(default="warmup_step_decay", metadata={"help": "warmup_step_decay, linear or cosine"})
     warmup_epochs: float = field(default=5.0, metadata={"help": "warm-up of warmup_step_decay"})
     decay_epochs: float = field(default=10.0, metadata={"help": "epochs between decays of warmup_step_decay"})
@@ -116,18 +140,19 @@ class TrainingArguments:
     warmup_ratio: float = field(default=0.1, metadata={"help": "share of the steps, warm-up of linear and cosine"})
     weight_decay: float = field(default=0.01, metadata={"help": "AdamW's, on matrices only"})
     max_grad_norm: float = field(default=1.0, metadata={"help": "clip gradients at this norm; 0 never"})
-    mixed_precision: str | None = field(default=None, metadata={"help": "no, fp16, bf16; default: accelerate's config"})
+    mixed_precision: str | None = field(default=None, metadata={"help": "no, fp16, bf16; default: bf16 on GPUs"})
     cpu_threads: int | None = field(default=None, metadata={"help": "threads on a CPU; default: its cores, shared out"})
     seed: int = field(default=42, metadata={"help": "the same seed gives the same weights"})
     eval_batch_size: int = field(default=64, metadata={"help": "records at once in validation"})
     eval_epochs: int = field(default=1, metadata={"help": "validate after every so many epochs"})
     eval_limit: int | None = field(default=None, metadata={"help": "validate on at most so many records in training"})
     eval_batch: int = field(default=48, metadata={"help": "batch over which held-out contrastive loss is computed"})
+    logging_steps: int = field(default=10, metadata={"help": "log after every so many steps"})
     save_steps: int | None = field(
         default=None, metadata={"help": "checkpoint every so many steps; default each epoch"}
     )
     save_total_limit: int = field(default=2, metadata={"help": "checkpoints kept"})
-    resume_from_checkpoint: str | None = field(default=None, metadata={"help": "a checkpoint folder, or 'latest'"})
+    resume_from_checkpoint: str = field(default="auto", metadata={"help": "auto, latest, none or a checkpoint folder"})
     report_to: str = field(default="none", metadata={"help": "none, tensorboard, trackio or wandb"})
     num_reports: int = field(default=3, metadata={"help": "generated reports shown at the end"})
     push_to_hub: bool = field(default=False, metadata={"help": "upload the final folder"})
@@ -137,13 +162,13 @@ class TrainingArguments:
 
 def parse_arguments(argv: list[str]) -> tuple[ModelArguments, DataArguments, TrainingArguments]:
     """Flags over the recipe of `--config`; a bare call is the demo."""
-    if any(flag.split("=")[0] == "--gpu_ids" for flag in argv):
-        sys.exit("--gpu_ids: choose devices where processes start: accelerate launch --gpu_ids 0,1 train_accelerate.py")
+    refuse_flags(flag.split("=")[0].removeprefix("--") for flag in argv if flag.startswith("--"))
     parser = HfArgumentParser((ModelArguments, DataArguments, TrainingArguments))
     parser.add_argument("--config", help="recipe, a YAML file of flags")
     config = parser.parse_known_args(argv)[0].config if argv else "recipes/demo.yaml"
     if config is not None:
         recipe, known = read_recipe(config), {action.dest for action in parser._actions}
+        refuse_flags(recipe)
         if unknown := sorted(recipe.keys() - known):
             sys.exit(f"{config}: unknown flags {', '.join(unknown)}; expected some of {', '.join(sorted(known))}.")
         parser.set_defaults(**recipe)
@@ -160,6 +185,13 @@ def parse_arguments(argv: list[str]) -> tuple[ModelArguments, DataArguments, Tra
     return model, data, training
 
 
+def refuse_flags(names: Iterable[str]) -> None:
+    """End with what to do instead, for a flag that other scripts have."""
+    for name in names:
+        if name in REFUSED:
+            sys.exit(f"--{name}: {REFUSED[name]}")
+
+
 def read_recipe(path: str) -> dict[str, Any]:
     """The recipe at `path`, seen from here or from this script's folder."""
     candidates = [Path(path), HERE / path]
@@ -170,7 +202,7 @@ def read_recipe(path: str) -> dict[str, Any]:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Data: rows, their order, and what a step makes of them
+# Data: rows, and what a step makes of them
 
 
 def load_split(data: DataArguments, split: str) -> tuple[datasets.Dataset | None, LoadReport | None]:
@@ -201,6 +233,10 @@ def drop_rejected(
     return dataset.select([row for row in range(len(dataset)) if row not in refused])
 
 
+def first_rows(dataset: datasets.Dataset | None, limit: int | None) -> datasets.Dataset | None:
+    return dataset.select(range(min(len(dataset), limit))) if dataset is not None and limit else dataset
+
+
 def load_prompts(data: DataArguments, train: datasets.Dataset) -> dict[str, list[str]]:
     """Texts for every label, for zero-shot validation; empty where records have no labels."""
     if not any(train["labels"]):
@@ -211,28 +247,18 @@ def load_prompts(data: DataArguments, train: datasets.Dataset) -> dict[str, list
     return label_prompts(data.dataset, **options)
 
 
-def epoch_batches(num_records: int, batch_size: int, epoch: int, seed: int, rank: int, world: int) -> list[list[int]]:
-    """This process's batches of one epoch. The order depends on seed and epoch alone; the last odd batch is dropped."""
-    order = np.random.default_rng([seed, epoch]).permutation(num_records)
-    per_step = batch_size * world
-    starts = range(rank * batch_size, num_records - num_records % per_step, per_step)
-    return [order[start : start + batch_size].tolist() for start in starts]
-
-
-def prepare_step(
-    records: list[ECGRecord], keys: np.ndarray, processor: ESIProcessor, data: DataArguments, rng: np.random.Generator,
-    device: torch.device,
-) -> dict[str, torch.Tensor]:  # fmt: skip
-    """Model inputs of a training batch: random crop, augmented signal and text, on the device."""
-    texts = [augment_text(record, rng) if data.text_augmentation else record.text for record in records]
-    generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+def door_and_tokens(
+    batch: StepBatch, processor: ESIProcessor, data: DataArguments, device: torch.device
+) -> dict[str, torch.Tensor]:
+    """Model inputs of a training batch, on the device: random crop, augmented signal, tokens."""
     augment = jitter_and_gain(data.jitter, data.gain_jitter) if data.jitter or data.gain_jitter else None
-    inputs = processor(records, texts, crop="random", generator=generator, augment=augment, device=device)
-    return {**inputs, "text_key": torch.from_numpy(keys).to(device)}
+    generator = batch.crop_generator()
+    inputs = processor(batch.records, batch.texts, crop="random", generator=generator, augment=augment, device=device)
+    return {**inputs, "text_key": torch.from_numpy(batch.text_keys).to(device, non_blocking=True)}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Model and schedule
+# Model
 
 
 def build_model(
@@ -269,52 +295,15 @@ def first_known(*token_ids: int | None) -> int | None:
     return next((token_id for token_id in token_ids if token_id is not None), None)
 
 
-def load_text_encoder(name: str) -> TextEncoder | None:
-    """Tokenizer and weights from a folder, the cache or the Hub; `None` for "scratch"; a plain exit else, and soon."""
-    if name == "scratch":
-        return None
-    try:
-        try:
-            return _load_text_encoder(name, local_files_only=True)
-        except OSError:
-            HfApi().model_info(name, timeout=FETCH_TIMEOUT)  # answers at once where there is no network
-            return _load_text_encoder(name)
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0]
-        sys.exit(
-            f"--text_encoder {name}: cannot be loaded ({type(error).__name__}: {reason}).\n"
-            f"On a machine with network: hf download {name} --local-dir {Path(name).name}\n"
-            f"then copy that folder here and pass --text_encoder {Path(name).name}; or train one: "
-            "--text_encoder scratch"
-        )
-
-
-def _load_text_encoder(name: str, **options: Any) -> TextEncoder:
-    return AutoTokenizer.from_pretrained(name, **options), AutoModel.from_pretrained(name, **options)
-
-
-def lr_factor(step: int, training: TrainingArguments, steps_per_epoch: int, total_steps: int) -> float:
-    """Share of the peak learning rate at optimizer step `step`, counted from 0."""
-    if training.schedule not in ("warmup_step_decay", "linear", "cosine"):
-        raise ValueError(f"--schedule: expected warmup_step_decay, linear or cosine, got {training.schedule!r}.")
-    by_epochs = training.schedule == "warmup_step_decay"
-    warmup = training.warmup_epochs * steps_per_epoch if by_epochs else training.warmup_ratio * total_steps
-    if step < warmup:
-        return min(1.0, (step + 1) / warmup)
-    if by_epochs:
-        return training.decay_factor ** ((step - warmup) // (training.decay_epochs * steps_per_epoch))
-    progress = min(1.0, (step - warmup) / max(1.0, total_steps - warmup))
-    return 1.0 - progress if training.schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * progress))
-
-
-def build_optimizer(model: ESIModel, training: TrainingArguments) -> torch.optim.AdamW:
-    """AdamW; weight decay on matrices, not on norms, biases and the logit scale."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": training.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=training.lr)
+def losses_and_gradients(
+    model: nn.Module, inputs: dict[str, torch.Tensor], training: TrainingArguments, accelerator: Accelerator
+) -> ESIOutput:
+    """Forward and backward, of the batch at once or (GradCache) in chunks, with the same gradients."""
+    if training.contrastive_chunk_size:
+        return cached_backward(model, inputs, training.contrastive_chunk_size, accelerator.backward)
+    output = model(**inputs, return_loss=True)
+    accelerator.backward(output.loss)
+    return output
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -342,132 +331,30 @@ def evaluate(
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Checkpoints
+# What is due after a step
 
 
-def save_checkpoint(accelerator: Accelerator, training: TrainingArguments, step: int) -> None:
-    """Everything a later process needs to go on. The folder gets its name when it is whole."""
-    folder = Path(training.output_dir) / f"checkpoint-{step}"
-    unfinished = folder.with_name(f"unfinished-{step}")
-    accelerator.save_state(str(unfinished))
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        state = {"step": step, "num_processes": accelerator.num_processes, "batch_size": training.batch_size}
-        (unfinished / "training_state.json").write_text(json.dumps(state))
-        shutil.rmtree(folder, ignore_errors=True)
-        unfinished.rename(folder)
-        for old in checkpoints(training)[: -training.save_total_limit]:
-            shutil.rmtree(old)
-    accelerator.wait_for_everyone()
+def is_checkpoint_due(position: Position, last_step: int, training: TrainingArguments) -> bool:
+    """After every `--save_steps` or else each epoch, before a validation, and at the end."""
+    at_epoch_end = position.examples == 0
+    by_count = position.step % training.save_steps == 0 if training.save_steps else at_epoch_end
+    return by_count or position.step == last_step or is_validation_due(position, training)
 
 
-def checkpoints(training: TrainingArguments) -> list[Path]:
-    """Whole checkpoints, oldest first."""
-    found = Path(training.output_dir).glob("checkpoint-*/training_state.json")
-    return sorted((path.parent for path in found), key=lambda path: int(path.name.split("-")[1]))
-
-
-def log_step(accelerator: Accelerator, output: ESIOutput, lr: float, step: int, progress: tqdm) -> None:
-    """Progress bar and trackers; on the main process only."""
-    if step % 10 and step != progress.total:
-        return
-    names = ("loss", "contrastive_loss", "caption_loss")
-    values = {name: output[name].item() for name in names if output.get(name) is not None}
-    progress.set_postfix({name: f"{value:.3f}" for name, value in values.items()})
-    accelerator.log({f"train/{name}": value for name, value in values.items()} | {"train/lr": lr}, step=step)
-
-
-def load_checkpoint(accelerator: Accelerator, training: TrainingArguments) -> int:
-    """Load `--resume_from_checkpoint` and return the steps it has done; 0 where 'latest' finds none."""
-    if training.resume_from_checkpoint is None:
-        return 0
-    if training.resume_from_checkpoint == "latest":
-        found = checkpoints(training)
-        if not found:
-            logger.info("No checkpoint in %s yet: starting from step 0.", training.output_dir)
-            return 0
-        folder = found[-1]
-    else:
-        folder = Path(training.resume_from_checkpoint)
-    if not (folder / "training_state.json").is_file():
-        sys.exit(f"--resume_from_checkpoint: {folder} is not a whole checkpoint (no training_state.json in it).")
-    state = json.loads((folder / "training_state.json").read_text())
-    now = {"num_processes": accelerator.num_processes, "batch_size": training.batch_size}
-    if changed := {name: (state[name], value) for name, value in now.items() if state[name] != value}:
-        sys.exit(f"--resume_from_checkpoint: {folder} was written with other settings (then, now): {changed}.")
-    accelerator.load_state(str(folder))
-    logger.info("Resumed from %s.", folder)
-    return state["step"]
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# What is said at the end
-
-
-def summary_line(epoch: int, results: dict[str, Any]) -> str:
-    shown = ("contrastive_excess", "ln_batch", "caption_loss", "ecg_to_text/recall@1", "macro_auroc")
-    found = {name: results.get(f"validation/{name}") for name in shown}
-    return f"epoch {epoch}: " + ", ".join(f"{name} {value:.3f}" for name, value in found.items() if value is not None)
-
-
-def print_results(results: dict[str, Any], floor: dict[str, Any]) -> None:
-    """Held-out figures beside those of random weights."""
-    print(f"\n{'held-out test split':<52}{'trained':>10}{'random':>10}")
-    for name, value in results.items():
-        if isinstance(value, float) and not name.startswith("test/num_"):
-            beside = floor.get(name)
-            print(f"{name.removeprefix('test/'):<52}{value:>10.3f}{'' if beside is None else f'{beside:>10.3f}'}")
-
-
-def print_reports(model: ESIModel, processor: ESIProcessor, dataset: datasets.Dataset | None, num_reports: int) -> None:
-    """Generated reports beside the true ones."""
-    can_write = model.decoder is not None and model.config.decoder_config.input_states == "token_embeddings"
-    if dataset is None or num_reports < 1 or not can_write:
-        return
-    records = read_records(dataset, range(min(num_reports, len(dataset))))
-    inputs = processor.feature_extractor(records, device=model.device)
-    written = processor.batch_decode(model.generate(**inputs), skip_special_tokens=True)
-    for record, text in zip(records, written, strict=True):
-        print(f"\n{record.record_id}\n  true:      {record.text}\n  generated: {text}")
-
-
-def card_facts(
-    model_args: ModelArguments, data_args: DataArguments, training: TrainingArguments,
-    reports: dict[str, LoadReport], results: dict[str, Any], floor: dict[str, Any],
-) -> dict[str, Any]:  # fmt: skip
-    """What the model card says of this training."""
-    if training.license is None:
-        logger.warning("--license: none given; the card says 'other'. A card's licence follows the weights and data.")
-    counts = ", ".join(f"{report.num_kept:,} {split}" for split, report in reports.items() if report)
-    return {
-        "license": training.license or "other",
-        "training_data": f"{reports['train'].name}: {counts} records, split by patient.",
-        "base_model": None if model_args.text_encoder == "scratch" else model_args.text_encoder,
-        "results": {
-            "trained": results,
-            "random_weights": floor,
-            "dataset": reports["train"].name,
-            "protocol": "zero-shot by cosine to averaged prompts, retrieval and losses on the held-out test split",
-            "seen_in_training": False,
-        },
-        "text_is_label_supervised": reports["train"].text_is_label_supervised,
-        "recipe": {**asdict(model_args), **asdict(data_args), **asdict(training)},
-    }
+def is_validation_due(position: Position, training: TrainingArguments) -> bool:
+    """After every `--eval_epochs` epochs but the last."""
+    is_between = position.examples == 0 and 0 < position.epoch < training.epochs
+    return is_between and training.eval_epochs > 0 and position.epoch % training.eval_epochs == 0
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # The main path
 
 
-def cpu_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def main(argv: list[str] | None = None) -> dict[str, Any]:
-    model_args, data_args, training = parse_arguments(sys.argv[1:] if argv is None else argv)
+def start_accelerator(training: TrainingArguments) -> Accelerator:
+    """Processes, devices, precision, threads, and who may speak."""
     accelerator = Accelerator(
-        mixed_precision=training.mixed_precision,
+        mixed_precision=choose_precision(training.mixed_precision),
         log_with=None if training.report_to == "none" else training.report_to,
         project_dir=training.output_dir,
     )
@@ -479,9 +366,50 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
             f"{launched} processes were started, but each would train alone. Without GPUs: "
             f"ACCELERATE_USE_CPU=true torchrun --nproc_per_node {launched} train_accelerate.py ..."
         )
+    if accelerator.gradient_accumulation_steps > 1:
+        sys.exit(f"gradient_accumulation_steps of accelerate: {REFUSED['gradient_accumulation_steps']}")
+    set_cpu_threads(accelerator, training.cpu_threads)
+    return accelerator
+
+
+def tell_finished(training: TrainingArguments, accelerator: Accelerator) -> dict[str, Any]:
+    """Say that there is nothing to train, and show the results again."""
+    output_dir = Path(training.output_dir)
+    results = json.loads((output_dir / "results.json").read_text())
+    if accelerator.is_main_process:
+        print(results_table(results["trained"], results["random_weights"]))
+        print(f"\n{output_dir}/ is finished: it holds the model of these flags. To train it anew: "
+              "--resume_from_checkpoint none")  # fmt: skip
+        if training.push_to_hub:
+            push_folder(output_dir, training.hub_model_id)
+    return results["trained"]
+
+
+def main(argv: list[str] | None = None) -> dict[str, Any]:
+    arguments = parse_arguments(sys.argv[1:] if argv is None else argv)
+    accelerator = start_accelerator(arguments[-1])
+    with contextlib.ExitStack() as stack:
+        signals = stack.enter_context(StopSignals())
+        follow_launcher()
+        if accelerator.is_main_process:
+            stack.enter_context(only_run_in(Path(arguments[-1].output_dir)))
+        try:
+            return train(*arguments, accelerator, signals)
+        except ResumeError as error:
+            sys.exit(str(error) if accelerator.is_main_process else 1)
+
+
+def train(
+    model_args: ModelArguments, data_args: DataArguments, training: TrainingArguments, accelerator: Accelerator,
+    signals: StopSignals,
+) -> dict[str, Any]:  # fmt: skip
+    """The whole training, from its flags to the folder that it writes; returns the figures of the test split."""
+    # 0. Where this run begins: at step 0, at a checkpoint, or at its end
+    flags, output_dir = {**asdict(model_args), **asdict(data_args), **asdict(training)}, Path(training.output_dir)
+    is_finished, checkpoint = choose_start(accelerator, flags)
+    if is_finished:
+        return tell_finished(training, accelerator)
     set_seed(training.seed)
-    if accelerator.device.type == "cpu":  # `accelerate launch` leaves one thread to each process
-        torch.set_num_threads(training.cpu_threads or max(1, cpu_cores() // accelerator.num_processes))
 
     # 1. Data (the text encoder first: where it cannot be had, that is said before the long work)
     with accelerator.main_process_first():
@@ -493,92 +421,101 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         scaling=model_args.scaling or VARIANT_SCALING[model_args.variant],
     )
     splits = {split: drop_rejected(dataset, feature_extractor, split) for split, (dataset, _) in loaded.items()}
-    train, reports = splits["train"], {split: report for split, (_, report) in loaded.items()}
-    prompts = load_prompts(data_args, train)
+    reports = {split: report for split, (_, report) in loaded.items()}
+    prompts = load_prompts(data_args, splits["train"])
 
-    # 2. Model, processor, optimizer, schedule
-    model, tokenizer = build_model(model_args, text_encoder, train["text"])
-    processor = ESIProcessor(feature_extractor, tokenizer, max_text_length=model_args.max_text_length)
+    # 2. Model, processor, optimizer; the order of records and the learning rate
+    raw_model, tokenizer = build_model(model_args, text_encoder, splits["train"]["text"])
+    raw_model = with_shared_batch_norm(raw_model, accelerator).to(accelerator.device)
     if model_args.gradient_checkpointing:
-        model.gradient_checkpointing_enable()
-    steps_per_epoch = len(train) // (training.batch_size * accelerator.num_processes)
-    if steps_per_epoch == 0:
-        sys.exit(
-            f"--batch_size: {len(train)} training records do not fill one batch of {training.batch_size} per process."
-        )
-    total_steps = training.epochs * steps_per_epoch
-    last_step = min(total_steps, training.max_steps or total_steps)
-    raw_model = model
-    model, optimizer = accelerator.prepare(model, build_optimizer(model, training))
-    if accelerator.log_with:
-        settings = {**asdict(model_args), **asdict(data_args), **asdict(training)}
-        accelerator.init_trackers("esi-ecg", {k: v for k, v in settings.items() if isinstance(v, int | float | str)})
+        raw_model.gradient_checkpointing_enable()
+    if model_args.compile:
+        compile_parts(raw_model, accelerator.device)
+    processor = ESIProcessor(feature_extractor, tokenizer, max_text_length=model_args.max_text_length)
+    model, optimizer = accelerator.prepare(raw_model, build_optimizer(raw_model, training.lr, training.weight_decay))
+    order = TrainingOrder(len(splits["train"]), training.batch_size, training.epochs, training.seed,
+                          accelerator.process_index, accelerator.num_processes)  # fmt: skip
+    schedule = Schedule(training.schedule, order.steps_per_epoch, training.epochs, training.warmup_epochs,
+                        training.decay_epochs, training.decay_factor, training.warmup_ratio)  # fmt: skip
 
     # 3. Train
-    validation = splits["validation"]
-    if validation is not None and training.eval_limit:
-        validation = validation.select(range(min(len(validation), training.eval_limit)))
-    reader, train_keys = RecordReader(train), key_numbers(train["text_key"])
-    step = load_checkpoint(accelerator, training)
-    progress = tqdm(total=last_step, initial=step, disable=not accelerator.is_main_process, desc="steps")
-    results: dict[str, Any] = {}
+    state = begin_state(order, splits["train"]["record_id"], flags, accelerator)
+    position = go_on_from(checkpoint, state, order, accelerator) if checkpoint else Position()
+    last_step = min(order.last_step(position), training.max_steps or sys.maxsize)
+    log = TrainingLog(accelerator, flags, state["settings"], position.step)
+    watch = CollapseWatch(contrast_size(raw_model.config, order), schedule.warmup_steps)
+    reader = StepReader(RecordReader(splits["train"]), key_numbers(splits["train"]["text_key"]),
+                        data_args.text_augmentation, training.seed, accelerator.process_index)  # fmt: skip
+    batches = read_ahead(reader, islice(order.steps(position), last_step - position.step), data_args.num_workers)
+    progress = tqdm(total=last_step, initial=position.step, disable=not accelerator.is_main_process, desc="steps")
+    meter, agreement = StepMeter(), Agreement()
     model.train()
-    while step < last_step:
-        epoch, done = divmod(step, steps_per_epoch)
-        batches = epoch_batches(
-            len(train), training.batch_size, epoch, training.seed, accelerator.process_index, accelerator.num_processes
-        )[done:]
-        loader = DataLoader(
-            batches, batch_size=None, num_workers=data_args.num_workers,
-            collate_fn=lambda indices: (reader.records(indices), train_keys[indices]),
-        )  # fmt: skip
-        for records, keys in loader:
-            # Every step draws from a seed of its own, so that a resumed run repeats it exactly.
-            rng = np.random.default_rng([training.seed, step, accelerator.process_index])
-            torch.manual_seed(int(rng.integers(2**62)))
-            lr = training.lr * lr_factor(step, training, steps_per_epoch, total_steps)
-            for group in optimizer.param_groups:
-                group["lr"] = lr
-            inputs = prepare_step(records, keys, processor, data_args, rng, accelerator.device)
-            output = model(**inputs, return_loss=True)
-            accelerator.backward(output.loss)
-            if training.max_grad_norm:
-                accelerator.clip_grad_norm_(model.parameters(), training.max_grad_norm)
-            optimizer.step()
-            optimizer.zero_grad()
-            step += 1
-            progress.update()
-            log_step(accelerator, output, lr, step, progress)
-            is_due = step % training.save_steps == 0 if training.save_steps else step % steps_per_epoch == 0
-            if (is_due or step == last_step) and step < total_steps:
-                save_checkpoint(accelerator, training, step)
-            if step == last_step:
-                break
-        if step < last_step and (step // steps_per_epoch) % training.eval_epochs == 0:
-            results = evaluate(raw_model, processor, validation, prompts, training, accelerator, "validation/")
-            accelerator.log({k: v for k, v in results.items() if isinstance(v, float)}, step=step)
-            progress.write(summary_line(step // steps_per_epoch, results))
+    signals.hold()
+    for batch in meter.waiting(batches):
+        if is_validation_due(batch.position, training):
+            signals.release()  # nothing is lost: a checkpoint was just written
+            with meter.paused():
+                whole = whole_model(accelerator, model, raw_model)
+                held_out = first_rows(splits["validation"], training.eval_limit)
+                results = evaluate(whole, processor, held_out, prompts, training, accelerator, "validation/")
+            watch.look_at_validation(results)
+            log.write("validation", batch.position.step, {k: v for k, v in results.items() if isinstance(v, float)})
+            progress.set_description(summary_line(batch.position.epoch, results))
             model.train()
+            signals.hold()
+
+        torch.manual_seed(batch.seed)
+        inputs = door_and_tokens(batch, processor, data_args, accelerator.device)
+        lr = training.lr * schedule.factor(order.schedule_step(batch.position))
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        output = losses_and_gradients(model, inputs, training, accelerator)
+        grad_norm = accelerator.clip_grad_norm_(model.parameters(), training.max_grad_norm or math.inf)
+        optimizer.step()
+        optimizer.zero_grad()
+        position = order.after(batch.position)
+        progress.update()
+        meter.add(inputs, output, grad_norm)
+
+        is_logged = position.step % training.logging_steps == 0 or position.step == last_step
+        is_saved = is_checkpoint_due(position, last_step, training)
+        broken = is_broken(output.loss, grad_norm, scales_loss=accelerator.scaler is not None)
+        agreement.send(signals.received, broken, (batch, output.loss))
+        verdict = agreement.verdict(now=is_logged or is_saved)
+        if verdict and verdict.broken:
+            stop_at_broken_step(*verdict.broken, output_dir, accelerator)
+        if is_logged:
+            figures = meter.figures(raw_model, accelerator) | {"lr": lr}
+            watch.look_at_loss(figures["contrastive_loss"], order.schedule_step(batch.position))
+            log.write("train", position.step, {f"train/{name}": value for name, value in figures.items()})
+            progress.set_postfix({name: f"{value:.3f}" for name, value in figures.items() if name.endswith("loss")})
+        if is_saved or verdict:
+            with meter.paused():
+                state["position"] = asdict(position)
+                save_checkpoint(accelerator, output_dir, state, training.save_total_limit)
+        if verdict:
+            stop_at_signal(verdict.signal, position.step, accelerator)
     progress.close()
+    signals.release()
     model.eval()
 
     # 4. Judge on the held-out test split, beside the same architecture with random weights
-    test = splits["test"]
-    results = evaluate(raw_model, processor, test, prompts, training, accelerator, "test/")
+    whole = whole_model(accelerator, model, raw_model)
+    results = evaluate(whole, processor, splits["test"], prompts, training, accelerator, "test/")
     set_seed(training.seed)
     untrained = ESIModel(raw_model.config).to(accelerator.device).eval()
-    floor = evaluate(untrained, processor, test, prompts, training, accelerator, "test/")
+    floor = evaluate(untrained, processor, splits["test"], prompts, training, accelerator, "test/")
 
-    # 5. Save: weights, configuration, processor, tokenizer, card
+    # 5. Save: weights, configuration, processor, tokenizer, card; then say that all is there
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        output_dir = Path(training.output_dir)
-        raw_model.save_pretrained(output_dir)
+        whole.save_pretrained(output_dir)
         processor.save_pretrained(output_dir)
         (output_dir / "results.json").write_text(json.dumps({"trained": results, "random_weights": floor}, indent=2))
-        write_model_card(output_dir, raw_model, **card_facts(model_args, data_args, training, reports, results, floor))
-        print_results(results, floor)
-        print_reports(raw_model, processor, test, training.num_reports)
+        write_model_card(output_dir, whole, **card_facts(flags, reports, results, floor))
+        write_finished(output_dir, state)
+        print(results_table(results, floor))
+        print(written_reports(whole, processor, splits["test"], training.num_reports))
         print(f"\nWrote {output_dir}/. After `import modeling_esi`: AutoModel.from_pretrained({training.output_dir!r})")
         if training.push_to_hub:
             push_folder(output_dir, training.hub_model_id)

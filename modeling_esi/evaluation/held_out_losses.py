@@ -8,10 +8,12 @@ import datasets
 import numpy as np
 import torch
 
+from datasets_scripts.preparation.record_reader import RecordReader
+
 from ..losses import contrastive_loss, target_entropy
 from ..modeling_esi import ESIModel
 from ..processing_esi import ESIProcessor
-from .embedding import evaluation_mode, read_records
+from .embedding import evaluation_mode
 
 
 def held_out_outputs(
@@ -28,10 +30,11 @@ def held_out_outputs(
         token losses and their number, `caption_sums`, `caption_counts` (empty where the model has no decoder).
     """
     device = device or model.device
+    reader = RecordReader(dataset)
     parts: dict[str, list[np.ndarray]] = {"ecg_embeds": [], "text_embeds": [], "caption_sums": [], "caption_counts": []}
     with evaluation_mode(model):
         for start in range(0, len(dataset), batch_size):
-            records = read_records(dataset, range(start, min(start + batch_size, len(dataset))))
+            records = reader.records(range(start, min(start + batch_size, len(dataset))))
             inputs = processor(records, [record.text for record in records], device=device)
             for name, array in _batch_outputs(model, inputs).items():
                 parts[name].append(array)
@@ -43,7 +46,8 @@ def _batch_outputs(model: ESIModel, inputs: dict[str, torch.Tensor]) -> dict[str
     output = model(**inputs, return_loss=True)
     arrays = {name: output[name].float().cpu().numpy() for name in ("ecg_embeds", "text_embeds")}
     if output.caption_loss is not None:
-        count = int(inputs["attention_mask"][:, -output.caption_logits.shape[1] :].sum())
+        first = 1 if model.config.decoder_config.input_states == "token_embeddings" else 2
+        count = int(inputs["attention_mask"][:, first:].sum())
         arrays |= {"caption_sums": np.array([output.caption_loss.item() * count]), "caption_counts": np.array([count])}
     return arrays
 
