@@ -29,7 +29,7 @@ from modeling_esi.losses import (
 )
 from modeling_esi.modeling_esi import IGNORED, ESIModel, ESIOutput
 
-Inputs = dict[str, torch.Tensor]
+Inputs = dict[str, torch.Tensor | None]
 RandomState = tuple[torch.Tensor, torch.Tensor | None]
 
 
@@ -49,7 +49,7 @@ def cached_backward(
 
     Args:
         model: `ESIModel`, or a wrapper around it (DDP, `torch.compile`), in training mode.
-        inputs: Arguments of `ESIModel.forward`, each `(B, ...)` with this process's records.
+        inputs: Arguments of `ESIModel.forward`, each `(B, ...)` with this process's records, or `None`.
         chunk_size: Records that are in memory at once; the last chunk may be smaller.
         backward: Called once for each chunk with a scalar, such as `accelerator.backward` or `torch.Tensor.backward`.
         extra_terms: `(output, rows)` of a chunk to a further loss, a mean over these rows of the batch. Each chunk's
@@ -67,6 +67,7 @@ def cached_backward(
     esi = unwrapped(model)
     check_batch_norm(esi)
     no_sync = no_sync or getattr(model, "no_sync", nullcontext)
+    inputs = {name: value for name, value in inputs.items() if value is not None}
     rows = chunk_rows(inputs, chunk_size)
     chunks = [{name: value[of] for name, value in inputs.items() if name != "text_key"} for of in rows]
     ecg_embeds, text_embeds, random_states = embed_chunks(model, chunks)
@@ -138,7 +139,7 @@ def embed_chunks(model: nn.Module, chunks: list[Inputs]) -> tuple[torch.Tensor, 
             output = model(**chunk, return_loss=False)
             ecg_embeds.append(output.ecg_embeds)
             text_embeds.append(output.text_embeds)
-    torch.clear_autocast_cache()  # weights that were cast without gradients must not be taken again in pass 2
+    torch.clear_autocast_cache()  # weights cast without gradients are not for pass 2; torch 2.13 sees to it itself
     return torch.cat(ecg_embeds), torch.cat(text_embeds), states
 
 
