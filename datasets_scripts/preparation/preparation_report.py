@@ -106,7 +106,7 @@ class PreparationReport:
         head = ("lead", *(name.replace("standard_deviation", "deviation").replace("_", " ") for name in shown))
         rows = [head]
         for lead, values in self.lead_statistics.items():
-            rows.append((lead, *(f"{values[name]:.3g}" if name in shown[4:] else str(values[name]) for name in shown)))
+            rows.append((lead, *(_short(values.get(name)) for name in shown)))
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
 
@@ -119,3 +119,9 @@ class PreparationReport:
         """The report of `to_dict`'s values."""
         splits = {split: LoadReport.from_dict(report) for split, report in values["splits"].items()}
         return cls(**dict(values) | {"splits": splits})
+
+
+def _short(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return str(value) if isinstance(value, int) else f"{value:.4g}"
