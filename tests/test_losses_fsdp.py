@@ -18,8 +18,8 @@ pytestmark = pytest.mark.slow
 
 WORLD = 2
 SHARDS = {"even": [3, 3], "uneven": [4, 2]}
-#: Not ESIDecoderLayer: the decoder projects the ECG for all layers at once, outside their forward.
-BLOCKS = ("ConvNeXtV2Block", "BertLayer")
+#: As in recipes/accelerate. Not ESIDecoderLayer: the decoder projects the ECG for all layers outside their forward.
+BLOCKS = ("ConvNeXtV2Block", "BertLayer", "CausalStep")
 
 
 def sharded(model):
@@ -29,7 +29,7 @@ def sharded(model):
     for block in blocks:
         fully_shard(block, mesh=mesh)
     fully_shard(model, mesh=mesh)
-    assert isinstance(model, FSDPModule) and len(blocks) == 5 + 2
+    assert isinstance(model, FSDPModule) and len(blocks) == 5 + 2 + 2
     assert all(isinstance(parameter, DTensor) for parameter in model.parameters())
     return model
 
