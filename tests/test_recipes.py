@@ -47,12 +47,12 @@ TINY = (
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_name_in_a_recipe_is_a_flag_and_every_value_has_its_type(path):
+def test_every_name_in_a_recipe_is_a_flag_and_every_value_is_read_as_it_stands(path):
     arguments = train_accelerate.parse_arguments(["--config", str(path), "--dataset", "synthetic"])
     known = {name: value for part in arguments for name, value in vars(part).items()}
     for name, value in yaml.safe_load(path.read_text()).items():
         if name != "dataset":
-            assert known[name] == value and type(known[name]) is not str or isinstance(value, str), name
+            assert known[name] == value, f"{name}: {value!r} is read as {known[name]!r}"
 
 
 def test_the_papers_recipe_is_the_published_one_but_for_the_method():
@@ -393,7 +393,7 @@ def launch_command(folder, name, *flags, **changes):
 def assert_two_processes_trained(folder):
     """The script itself counts them."""
     state = yaml.safe_load((folder / "model" / "checkpoint-2" / "training_state.json").read_text())
-    assert (state["num_processes"], state["step"]) == (2, 2)
+    assert state["num_processes"] == 2
     assert (folder / "model" / "model.safetensors").exists()
 
 
