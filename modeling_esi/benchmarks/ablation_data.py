@@ -98,7 +98,7 @@ def filter_and_standardise(signal: np.ndarray, sampling_rate: float) -> np.ndarr
 
     if sampling_rate % SAMPLING_RATE:
         raise ValueError(f"sampling_rate: expected a multiple of {SAMPLING_RATE} Hz, got {sampling_rate:g}.")
-    band = scipy.signal.butter(4, [0.5, 40], btype="bandpass", fs=sampling_rate, output="sos")
+    band = scipy.signal.butter(4, np.array([0.5, 40]) * 2 / sampling_rate, btype="bandpass", output="sos")
     filtered = scipy.signal.sosfiltfilt(band, np.asarray(signal, np.float64), axis=1)
     spread = filtered.std(axis=1, keepdims=True)
     standard = (filtered - filtered.mean(axis=1, keepdims=True)) / np.where(spread > 0, spread, 1.0)
