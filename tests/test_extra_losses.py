@@ -8,9 +8,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from modeling_esi.losses import contrastive_loss
+from modeling_esi.losses import contrastive_loss, sigmoid_contrastive_loss
 from modeling_esi.training.extra_losses import (
     MaskedFrames,
+    PairwiseSigmoid,
     TokenFrameAlignment,
     entailed_pairs,
     multi_positive_loss,
@@ -60,6 +61,16 @@ def test_multi_positive_loss_of_pairs_alone_is_the_contrastive_loss():
     keys = torch.tensor([0, 1, 0, 2, 3, 1, 0])
     mine = multi_positive_loss(3.0 * text @ ecg.T, keys[:, None] == keys[None, :])
     assert mine.item() == pytest.approx(contrastive_loss(ecg, text, torch.tensor(3.0), text_key=keys).item(), abs=1e-6)
+
+
+def test_pairwise_sigmoid_by_hand_and_as_siglip_where_only_pairs_are_positive():
+    logits, positives = torch.tensor([[2.0, 0.0]]), torch.tensor([[True, False]])
+    expected = (math.log(1 + math.exp(-(2 - 1))) + math.log(1 + math.exp(0 - 1))) / 2
+    assert PairwiseSigmoid(-1.0)(logits, positives).item() == pytest.approx(expected, abs=1e-6)
+    ecg, text = (F.normalize(torch.randn(7, 5, generator=seeded(i)), dim=1) for i in (0, 1))
+    mine = PairwiseSigmoid()(10.0 * text @ ecg.T, torch.eye(7, dtype=torch.bool))
+    siglip = sigmoid_contrastive_loss(ecg, text, torch.tensor(10.0), torch.tensor(-10.0))
+    assert mine.item() == pytest.approx(siglip.item(), abs=1e-6)
 
 
 # ---------------------------------------------------------------- masked frames

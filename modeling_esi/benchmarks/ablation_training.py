@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from datasets_scripts.records import ECGRecord
-from datasets_scripts.report_text import augment_text, text_key
+from datasets_scripts.report_text import augment_statements_text, text_key
 from modeling_esi.benchmarks.ablation_data import SAMPLING_RATE, RecordSet
 from modeling_esi.configuration_esi import LEADS, ESIConfig
 from modeling_esi.evaluation.held_out_losses import key_numbers
@@ -23,6 +23,7 @@ from modeling_esi.processing_esi import ESIProcessor
 from modeling_esi.training.augmentation import SignalAugmentation, drop_leads
 from modeling_esi.training.extra_losses import (
     MaskedFrames,
+    PairwiseSigmoid,
     TokenFrameAlignment,
     entailed_pairs,
     multi_positive_loss,
@@ -44,11 +45,13 @@ class Arm:
         epochs, lr, weight_decay, batch_size: AdamW with a cosine after 10 % of warm-up.
         scaling: of the door; the records are z-scores, so "none" leaves spread 1, and "fixed" makes it 4.
         stem_bias_std: spread of the stem's bias at the start (0: as configured).
-        text_augmentation: demographics dropped, statements sampled and shuffled.
+        text_augmentation: demographics dropped, statements sampled and shuffled; `subset` is the share of the texts
+            that say a sample of their statements only.
         signal: strengths of `SignalAugmentation`, where 1 mV is one z-score.
         crop: seconds seen in training; judged on windows of this length, averaged.
         lead_dropout: share of the records that lose leads.
         positives: "pair", "text_key", or "entailed" (`entailed_pairs`).
+        sigmoid: start of the bias of `PairwiseSigmoid` over entailed pairs; 0 keeps the softmax.
         average: decay of `WeightAverage`; 0 judges the last weights.
         masked, alignment: weights of `MaskedFrames` and `TokenFrameAlignment`.
         caption: weight of the caption loss.
@@ -63,10 +66,12 @@ class Arm:
     scaling: str = "none"
     stem_bias_std: float = 0.0
     text_augmentation: bool = True
+    subset: float = 0.5
     signal: dict[str, float] = field(default_factory=dict)
     crop: float = 10.0
     lead_dropout: float = 0.0
     positives: str = "text_key"
+    sigmoid: float = 0.0
     average: float = 0.0
     masked: float = 0.0
     alignment: float = 0.0
@@ -111,6 +116,8 @@ def train(
     heads = nn.ModuleDict()
     if arm.masked:
         heads["masked"] = MaskedFrames(model.config.ecg_config.hidden_sizes[-1])
+    if arm.sigmoid:
+        heads["sigmoid"] = PairwiseSigmoid(arm.sigmoid)
     if arm.alignment:
         heads["alignment"] = TokenFrameAlignment(model.config.ecg_config.hidden_sizes[-1], WIDTH, WIDTH)
     optimizer = build_optimizer(nn.ModuleList([model, heads]), arm)
@@ -156,7 +163,12 @@ def step_loss(
     rng = np.random.default_rng(seed)
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     some = [records.records[i] for i in chosen]
-    texts = [augment_text(record, rng) if arm.text_augmentation else record.text for record in some]
+    texts = [
+        augment_statements_text(r.statements, r.age, r.sex, rng, subset_probability=arm.subset)
+        if arm.text_augmentation
+        else r.text
+        for r in some
+    ]
     tokens = processor(text=texts)
     augment = SignalAugmentation(**arm.signal).bind(SAMPLING_RATE, generator)
     inputs = processor.feature_extractor.transform(
@@ -179,7 +191,8 @@ def step_loss(
     )  # fmt: skip
     loss = output.loss
     if positives is not None:
-        loss = loss - output.contrastive_loss + multi_positive_loss(output.logits_per_text, positives)
+        contrast = heads["sigmoid"] if arm.sigmoid else multi_positive_loss
+        loss = loss - output.contrastive_loss + contrast(output.logits_per_text, positives)
     ecg = output.ecg_model_output
     if arm.masked:
         loss = loss + arm.masked * heads["masked"](ecg.last_hidden_state, values, hidden, lead_mask)

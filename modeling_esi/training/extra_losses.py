@@ -65,6 +65,24 @@ def multi_positive_loss(logits_per_text: Tensor, positives: Tensor) -> Tensor:
     return (of_text + of_ecg) / 2
 
 
+class PairwiseSigmoid(nn.Module):
+    """Is a text true of an ECG, for each text and each ECG on its own: SigLIP's loss, https://arxiv.org/abs/2303.15343.
+
+    Args:
+        bias: What is added to the scaled cosines, at the start; it is learned. SigLIP's -10 belongs to one positive in
+            a batch; where texts are true of many ECGs, more.
+    """
+
+    def __init__(self, bias: float = -10.0):
+        super().__init__()
+        self.bias = nn.Parameter(torch.tensor([float(bias)]))
+
+    def forward(self, logits_per_text: Tensor, positives: Tensor) -> Tensor:
+        """Sum over texts, mean over ECGs; arguments as in `multi_positive_loss`."""
+        logits = logits_per_text.float() + self.bias
+        return -F.logsigmoid(torch.where(positives, logits, -logits)).sum() / logits.shape[1]
+
+
 # ----- masked frames -------------------------------------------------------------------------------------------------
 
 
