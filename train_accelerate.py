@@ -51,8 +51,8 @@ from modeling_esi.training.devices import (
     with_shared_batch_norm,
 )
 from modeling_esi.training.gradient_cache import cached_backward
-from modeling_esi.training.health import CollapseWatch, StepMeter, contrast_size, is_broken, stop_at_broken_step
-from modeling_esi.training.resuming import begin_state, choose_start, go_on_from
+from modeling_esi.training.health import LOSSES, CollapseWatch, StepMeter, contrast_size, is_broken, stop_at_broken_step
+from modeling_esi.training.resuming import begin_state, choose_start, go_on_from, remove_after
 from modeling_esi.training.schedule import Schedule, build_optimizer
 from modeling_esi.training.stopping import Agreement, StopSignals, follow_launcher, stop_at_signal
 from modeling_esi.training.summary import card_facts, results_table, summary_line, written_reports
@@ -331,7 +331,12 @@ def evaluate(
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# What is due after a step
+# The learning rate, and what is due after a step
+
+
+def build_schedule(training: TrainingArguments, order: TrainingOrder) -> Schedule:
+    return Schedule(training.schedule, order.steps_per_epoch, training.epochs, training.warmup_epochs,
+                    training.decay_epochs, training.decay_factor, training.warmup_ratio)  # fmt: skip
 
 
 def is_checkpoint_due(position: Position, last_step: int, training: TrainingArguments) -> bool:
@@ -382,6 +387,7 @@ def tell_finished(training: TrainingArguments, accelerator: Accelerator) -> dict
               "--resume_from_checkpoint none")  # fmt: skip
         if training.push_to_hub:
             push_folder(output_dir, training.hub_model_id)
+    accelerator.end_training()
     return results["trained"]
 
 
@@ -435,13 +441,14 @@ def train(
     model, optimizer = accelerator.prepare(raw_model, build_optimizer(raw_model, training.lr, training.weight_decay))
     order = TrainingOrder(len(splits["train"]), training.batch_size, training.epochs, training.seed,
                           accelerator.process_index, accelerator.num_processes)  # fmt: skip
-    schedule = Schedule(training.schedule, order.steps_per_epoch, training.epochs, training.warmup_epochs,
-                        training.decay_epochs, training.decay_factor, training.warmup_ratio)  # fmt: skip
+    schedule = build_schedule(training, order)
 
     # 3. Train
     state = begin_state(order, splits["train"]["record_id"], flags, accelerator)
     position = go_on_from(checkpoint, state, order, accelerator) if checkpoint else Position()
-    last_step = min(order.last_step(position), training.max_steps or sys.maxsize)
+    last_step = max(position.step, min(order.last_step(position), training.max_steps or sys.maxsize))
+    if accelerator.is_main_process:
+        remove_after(output_dir, position.step)
     log = TrainingLog(accelerator, flags, state["settings"], position.step)
     watch = CollapseWatch(contrast_size(raw_model.config, order), schedule.warmup_steps)
     reader = StepReader(RecordReader(splits["train"]), key_numbers(splits["train"]["text_key"]),
@@ -460,7 +467,8 @@ def train(
                 results = evaluate(whole, processor, held_out, prompts, training, accelerator, "validation/")
             watch.look_at_validation(results)
             log.write("validation", batch.position.step, {k: v for k, v in results.items() if isinstance(v, float)})
-            progress.set_description(summary_line(batch.position.epoch, results))
+            if accelerator.is_main_process:
+                progress.write(summary_line(batch.position.epoch, results))
             model.train()
             signals.hold()
 
@@ -486,9 +494,9 @@ def train(
             stop_at_broken_step(*verdict.broken, output_dir, accelerator)
         if is_logged:
             figures = meter.figures(raw_model, accelerator) | {"lr": lr}
-            watch.look_at_loss(figures["contrastive_loss"], order.schedule_step(batch.position))
+            watch.look_at_loss(figures.pop("mean_contrastive_loss"), order.schedule_step(batch.position))
             log.write("train", position.step, {f"train/{name}": value for name, value in figures.items()})
-            progress.set_postfix({name: f"{value:.3f}" for name, value in figures.items() if name.endswith("loss")})
+            progress.set_postfix({name: f"{value:.3f}" for name, value in figures.items() if name in LOSSES})
         if is_saved or verdict:
             with meter.paused():
                 state["position"] = asdict(position)

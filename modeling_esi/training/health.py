@@ -26,6 +26,7 @@ from .batches import StepBatch, TrainingOrder
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
+LOSSES = ("loss", "contrastive_loss", "caption_loss")
 ROWS_OF_SPREAD = 256  # embeddings, the last ones, over which their effective dimension is measured
 GUESSING = 0.01  # a contrastive loss this near to ln(batch), relatively, tells pairs apart no better than chance
 CHANCE_AUROC = 0.02  # a macro AUROC this near to 0.5
@@ -71,6 +72,7 @@ class StepMeter:
         self._start = time.perf_counter()
         self._waited = 0.0
         self._steps = self._records = 0
+        self._last: dict[str, torch.Tensor] = {}
         self._sums: dict[str, torch.Tensor] = {}
 
     def waiting(self, batches: Iterable[T]) -> Iterator[T]:
@@ -95,30 +97,29 @@ class StepMeter:
         """Take in a step of this process: what entered the model, and what it gave."""
         self._steps += 1
         self._records += len(inputs["input_values"])
-        values = {name: output[name] for name in ("loss", "contrastive_loss", "caption_loss")
-                  if output.get(name) is not None}  # fmt: skip
-        values |= {"grad_norm": grad_norm, "tokens": inputs["attention_mask"].sum()}
-        for name, value in values.items():
-            value = _whole(value).float()
-            self._sums[name] = self._sums[name] + value if name in self._sums else value
+        self._last = {name: output[name] for name in LOSSES if output.get(name) is not None} | {"grad_norm": grad_norm}
+        sums = {"tokens": inputs["attention_mask"].sum(), "mean_contrastive_loss": output["contrastive_loss"]}
+        for name, value in sums.items():
+            self._sums[name] = self._sums.get(name, 0.0) + _whole(value).float()
         for side, kept in self._embeds.items():
             kept.append(output[f"{side}_embeds"].detach())
             while sum(map(len, kept)) - len(kept[0]) >= ROWS_OF_SPREAD:
                 kept.popleft()
 
     def figures(self, model: ESIModel, accelerator: Accelerator) -> dict[str, float]:
-        """Means over the steps since the last call, over all processes where losses and tokens are meant; restarts.
+        """Losses and gradient norm of the last step, over all processes, and what the steps since the last call took.
 
-        `model` gives its logit scale. Every process must call it.
+        `mean_contrastive_loss` is over these steps. `model` gives its logit scale. Every process must call it.
         """
         seconds = max(time.perf_counter() - self._start, 1e-9)
-        names = list(self._sums)
-        sums = accelerator.reduce(torch.stack(list(self._sums.values())), "mean").tolist()
-        means = {name: value / self._steps for name, value in zip(names, sums, strict=True)}
-        world = accelerator.num_processes
-        figures = {name: value for name, value in means.items() if name != "tokens"} | {
+        values = {name: _whole(value).float() for name, value in {**self._last, **self._sums}.items()}
+        means = accelerator.reduce(torch.stack(list(values.values())), "mean").tolist()
+        figures = dict(zip(values, means, strict=True))
+        world, num_tokens = accelerator.num_processes, figures.pop("tokens")
+        figures["mean_contrastive_loss"] /= self._steps
+        figures |= {
             "records_per_second": self._records * world / seconds,
-            "tokens_per_second": means["tokens"] * self._steps * world / seconds,
+            "tokens_per_second": num_tokens * world / seconds,
             "step_seconds": seconds / self._steps,
             "data_wait_share": min(1.0, self._waited / seconds),
             "logit_scale": _whole(model.get_logit_scale()).item(),
@@ -166,7 +167,7 @@ class CollapseWatch:
     def look_at_validation(self, results: Mapping[str, Any]) -> None:
         """Compare the macro AUROC of zero-shot with 0.5, which chance gives; twice in a row counts."""
         value = next((value for name, value in results.items() if name.endswith("/macro_auroc")), None)
-        is_chance = isinstance(value, float) and abs(value - 0.5) <= CHANCE_AUROC
+        is_chance = isinstance(value, float) and abs(value - 0.5) <= CHANCE_AUROC + 1e-9
         self._num_chance = self._num_chance + 1 if is_chance else 0
         if self._num_chance >= 2:
             self._tell("auroc", "Collapse? Zero-shot macro AUROC is %.3f, as by chance, in two validations.", value)

@@ -62,7 +62,7 @@ class TrainingLog:
 
     def write(self, kind: str, step: int, values: Mapping[str, float]) -> None:
         """Log `values` of `kind` ("train", "validation") at `step`, unless that was done before."""
-        if not self._accelerator.is_main_process or (kind, step) in self._logged:
+        if not values or not self._accelerator.is_main_process or (kind, step) in self._logged:
             return
         self._logged.add((kind, step))
         with self._path.open("a") as log:
