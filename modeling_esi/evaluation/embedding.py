@@ -33,6 +33,7 @@ def embed_ecgs(
     batch_size: int = 64,
     device: str | torch.device | None = None,
     progress: bool = False,
+    layer: str = "projected",
 ) -> np.ndarray:
     """The ECG embeddings of a data set, one row per record, in its order.
 
@@ -44,15 +45,19 @@ def embed_ecgs(
         batch_size: records at a time; it does not change the result.
         device: where to compute, which is where the model must be; by default where it is.
         progress: show a progress bar.
+        layer: `"projected"`, what `get_ecg_features` gives; or `"pooled"`, the encoder's own vector, on which linear
+            probes are trained.
 
     Returns:
-        `(N, P)` float32, L2-normalised by the model.
+        `(N, P)` float32, L2-normalised by the model where projected.
 
     Raises:
-        ValueError: for an empty data set, a batch size below 1, or records that the feature extractor rejects (all of
-            the batch are named with their reasons).
+        ValueError: for another layer, an empty data set, a batch size below 1, or records that the feature extractor
+            rejects (all of the batch are named with their reasons).
     """
     _check_batch_size(batch_size)
+    if layer not in ("projected", "pooled"):
+        raise ValueError(f"layer: expected 'projected' or 'pooled', got {layer!r}.")
     if not len(dataset):
         raise ValueError("dataset: expected at least one record, got none: choose another split or more records.")
     device = device if device is not None else _device_of(model)
@@ -62,7 +67,9 @@ def embed_ecgs(
         for start in range(0, len(dataset), batch_size):
             records = reader.records(range(start, min(start + batch_size, len(dataset))))
             inputs = _through_the_door(feature_extractor, records, device)
-            embeds.append(_to_numpy(model.get_ecg_features(**inputs)))
+            projected = layer == "projected"
+            embed = model.get_ecg_features(**inputs) if projected else model.ecg_model(**inputs).pooler_output
+            embeds.append(_to_numpy(embed))
             bar.update(len(records))
     return np.concatenate(embeds)
 

@@ -1,0 +1,89 @@
+"""Was the test set in the training? What a model card names as training data, held against the judged data set."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+#: How texts spell the data sets, by the name of the source.
+SPELLINGS: Mapping[str, str] = {
+    "ptb_xl": r"ptb[\s_-]?xl",
+    "mimic_iv_ecg": r"mimic[\s_-]?(?:iv|4)(?:[\s_-]?ecg)?",
+    "physionet2021": r"physionet[\s/_-]*(?:cinc)?[\s_-]*(?:challenge)?[\s_-]*20(?:20|21)|challenge[\s_-]20(?:20|21)",
+    "cpsc2018": r"cpsc[\s_-]?2018|icbeb",
+    "csn": r"chapman|ningbo|\bcsn\b",
+    "code15": r"code[\s_-]?15",
+    "ecg_id": r"ecg[\s_-]?id\b",
+    "ludb": r"\bludb\b",
+    "synthetic": r"\bsynthetic\b",
+}
+#: Collections that hold (parts of) other sets under other names.
+HOLDS: Mapping[str, tuple[str, ...]] = {"physionet2021": ("ptb_xl", "cpsc2018", "csn")}
+_SECTION = re.compile(r"^## Training data\s*\n(.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
+_HELD_OUT = re.compile(r"(\d[\d,]*) train, .*split by patient", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Leakage:
+    """What is known of test records in training.
+
+    Attributes:
+        named: the data sets that the card names as training data, by the names of our sources.
+        seen: whether test records were in training; None where nobody says.
+        line: the sentence for the reader.
+    """
+
+    named: tuple[str, ...]
+    seen: bool | None
+    line: str
+
+
+def training_text(card: str) -> str:
+    """What a model card says of its training data: its section of that name; empty where it has none."""
+    section = _SECTION.search(card)
+    return section[1].strip() if section else ""
+
+
+def named_datasets(text: str) -> tuple[str, ...]:
+    """The data sets that a text names.
+
+    >>> named_datasets("PTB-XL, folds 1-8, and MIMIC-IV-ECG")
+    ('ptb_xl', 'mimic_iv_ecg')
+    """
+    return tuple(name for name, pattern in SPELLINGS.items() if re.search(pattern, text, re.IGNORECASE))
+
+
+def leakage_of(card: str, dataset: str, split: str = "test") -> Leakage:
+    """Whether records of `dataset`'s `split` were in the training of a model with this card.
+
+    A data set counts as seen where the card names it, or a collection that holds it, and does not state that the split
+    was held out by patient. Silence of the card is not innocence: it gives None.
+    """
+    text = training_text(card)
+    named = named_datasets(text)
+    if not text or "not stated" in text.splitlines()[0].lower() or not named:
+        reason = "the model card names no known data set as training data" if text else "there is no model card"
+        return Leakage(named, None, f"not known whether {dataset} was in the training: {reason}.")
+    told = f"the model card names as training data: {', '.join(named)}"
+    overlap = _overlap(named, dataset)
+    if not overlap:
+        return Leakage(named, False, f"{told}. {dataset} is not among them.")
+    if overlap == dataset and split != "train" and _HELD_OUT.search(text):
+        return Leakage(
+            named, False, f"{told}. {dataset} is among them; its {split} split is stated as held out by patient."
+        )
+    how = "is among them" if overlap == dataset else f"shares records with {overlap}, which is among them"
+    return Leakage(
+        named,
+        True,
+        f"{told}. {dataset} {how}, and nothing states that the {split} split was held out: "
+        "take these figures as seen in training.",
+    )
+
+
+def _overlap(named: tuple[str, ...], dataset: str) -> str | None:
+    """The named set that shares records with `dataset`: itself first."""
+    related = {name for holder, held in HOLDS.items() if dataset == holder or dataset in held for name in (holder,)}
+    related |= set(HOLDS.get(dataset, ()))
+    return dataset if dataset in named else next((name for name in named if name in related), None)
