@@ -71,11 +71,21 @@ def run_arm(
 def judge(
     model: ESIModel, processor: ESIProcessor, training: RecordSet, judged: RecordSet, prompts: PromptSets
 ) -> dict[str, np.ndarray]:
-    """Scores `(N, 5)` of the judged records, by protocol: zero-shot by prompts, probe by strength."""
-    (features, _), (judged_features, embeds) = (embed(model, processor, part.signals) for part in (training, judged))
-    scores = {f"zero_shot/{name}": zero_shot_scores(model, processor, embeds, some) for name, some in prompts.items()}
-    probes = probe_scores(features, training.targets, judged_features)
-    return scores | {f"probe/{strength:g}": of_strength for strength, of_strength in probes.items()}
+    """Scores `(N, 5)` of the judged records, by protocol: zero-shot by prompts, probe by strength.
+
+    Records are seen by windows as long as training's crops, averaged; under `whole/`, at once.
+    """
+    scores = {}
+    cropped = processor.feature_extractor.num_samples < judged.signals.shape[-1]
+    for prefix in ("", "whole/") if cropped else ("",):
+        (features, _), (judged_features, embeds) = (
+            embed(model, processor, part.signals, whole=bool(prefix)) for part in (training, judged)
+        )
+        for name, some in prompts.items():
+            scores[f"{prefix}zero_shot/{name}"] = zero_shot_scores(model, processor, embeds, some)
+        for strength, of_strength in probe_scores(features, training.targets, judged_features).items():
+            scores[f"{prefix}probe/{strength:g}"] = of_strength
+    return scores
 
 
 def figures_of(scores: dict[str, np.ndarray], judged: RecordSet) -> dict[str, float]:

@@ -228,15 +228,23 @@ def build_optimizer(model: nn.Module, arm: Arm) -> torch.optim.AdamW:
 
 
 @torch.no_grad()
-def embed(model: ESIModel, processor: ESIProcessor, signals: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Pooled `(N, H)` and projected `(N, P)`: means over half-overlapping windows as long as training's crops."""
+def embed(
+    model: ESIModel, processor: ESIProcessor, signals: torch.Tensor, whole: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pooled `(N, H)` and projected `(N, P)`: means over half-overlapping windows as long as training's crops.
+
+    With `whole`, the records are seen at once, as a saved model sees them: the encoder takes any length.
+    """
     door = processor.feature_extractor
-    width, samples = door.num_samples, signals.shape[-1]
-    starts = range(0, samples - width + 1, max(1, width // 2))
+    samples = signals.shape[-1]
+    if whole:
+        door = ESIFeatureExtractor(SAMPLING_RATE, samples / SAMPLING_RATE, scaling=door.scaling)
+    starts = range(0, samples - door.num_samples + 1, max(1, door.num_samples // 2))
     pooled, embeds = [], []
     for part in signals.split(128):
-        windows = [door.transform(part[..., s : s + width], SAMPLING_RATE, LEADS)["input_values"] for s in starts]
-        ecgs = [model.ecg_model(window).pooler_output for window in windows]
+        windows = [part[..., start : start + door.num_samples] for start in starts]
+        values = [door.transform(window, SAMPLING_RATE, LEADS)["input_values"] for window in windows]
+        ecgs = [model.ecg_model(window).pooler_output for window in values]
         pooled.append(torch.stack(ecgs).mean(0))
         embeds.append(torch.stack([model._embed_ecg(model.ecg_norm(model.ecg_head(ecg))) for ecg in ecgs]).mean(0))
     return torch.cat(pooled).numpy(), torch.cat(embeds).numpy()
