@@ -11,7 +11,7 @@ import torch
 from datasets_scripts import synthetic
 from datasets_scripts.sources import iter_records
 from modeling_esi.benchmarks import ablation, ablation_arms, ablation_data, ablation_judging, ablation_table
-from modeling_esi.benchmarks.ablation_training import Arm, build, cosine, embed, statements_said, step_loss, train
+from modeling_esi.benchmarks.ablation_training import Arm, build, cosine, embed, step_loss, train
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = next((path for path in (ROOT / "shared", ROOT.parent / "shared") if path.is_dir()), ROOT / "shared") / "data"
@@ -55,16 +55,6 @@ def test_the_filter_takes_wander_and_hum_and_standardises():
     assert not ablation_data.filter_and_standardise(np.zeros((1, 500)), 500).any()
     with pytest.raises(ValueError, match="expected a multiple of 100 Hz, got 360"):
         ablation_data.filter_and_standardise(signal, 360)
-
-
-def test_what_a_text_says():
-    record = type("Record", (), {"statements": ("inferior myocardial infarction", "myocardial infarction", "a (b, c)")})
-    assert statements_said(record, "ECG Findings: inferior myocardial infarction.") == [
-        "inferior myocardial infarction"
-    ]
-    assert statements_said(record, "This patient is male. ECG Findings: a (b, c), myocardial infarction.") == [
-        "myocardial infarction", "a (b, c)",
-    ]  # fmt: skip
 
 
 def test_cosine_by_hand():

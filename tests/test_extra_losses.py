@@ -1,6 +1,5 @@
 """Losses of training alone: by numbers computed by hand, and by what they must not see."""
 
-import hashlib
 import math
 
 import pytest
@@ -13,9 +12,7 @@ from modeling_esi.training.extra_losses import (
     MaskedFrames,
     PairwiseSigmoid,
     TokenFrameAlignment,
-    entailed_pairs,
     multi_positive_loss,
-    statement_numbers,
 )
 from modeling_esi.training.weight_average import WeightAverage
 
@@ -24,23 +21,7 @@ def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-# ---------------------------------------------------------------- what counts as a pair
-
-
-def test_a_text_is_true_of_an_ecg_that_has_all_it_says():
-    said = [["normal ECG"], ["normal ECG", "sinus rhythm"], []]
-    found = [("sinus rhythm", "normal ECG"), ("normal ECG",), ("atrial fibrillation",)]
-    pairs = entailed_pairs(statement_numbers(said), statement_numbers(found, 5))
-    assert pairs.tolist() == [[True, True, False], [True, False, False], [True, True, True]]
-
-
-def test_numbers_of_statements_are_stable_and_of_one_width():
-    numbers = statement_numbers([["sinus rhythm", "normal ECG"], []], 3)
-    assert numbers.shape == (2, 3) and numbers.dtype == torch.int64
-    assert numbers[1].tolist() == [-1, -1, -1] and numbers[0, 2] == -1 and (numbers[0, :2] >= 0).all()
-    assert numbers[0, 0] == int(hashlib.sha256(b"sinus rhythm").hexdigest()[:16], 16) // 2
-    with pytest.raises(ValueError, match="expected at least 2, the statements of the longest row, got 1"):
-        statement_numbers([["a", "b"]], 1)
+# ---------------------------------------------------------------- several true pairs for a text
 
 
 def test_multi_positive_loss_by_hand():

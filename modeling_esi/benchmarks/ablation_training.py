@@ -21,13 +21,12 @@ from modeling_esi.feature_extraction_esi import ESIFeatureExtractor
 from modeling_esi.modeling_esi import ESIModel
 from modeling_esi.processing_esi import ESIProcessor
 from modeling_esi.training.augmentation import SignalAugmentation, drop_leads
+from modeling_esi.training.entailment import entailed_pairs, found_in, said_in, statement_numbers
 from modeling_esi.training.extra_losses import (
     MaskedFrames,
     PairwiseSigmoid,
     TokenFrameAlignment,
-    entailed_pairs,
     multi_positive_loss,
-    statement_numbers,
 )
 from modeling_esi.training.text_from_scratch import small_bert_config, train_tokenizer
 from modeling_esi.training.weight_average import WeightAverage
@@ -50,7 +49,7 @@ class Arm:
         signal: strengths of `SignalAugmentation`, where 1 mV is one z-score.
         crop: seconds seen in training; judged on windows of this length, averaged.
         lead_dropout: share of the records that lose leads.
-        positives: "pair", "text_key", or "entailed" (`entailed_pairs`).
+        positives: "pair", "text_key", or "entailed" (`entailment.py`).
         sigmoid: start of the bias of `PairwiseSigmoid` over entailed pairs; 0 keeps the softmax.
         average: decay of `WeightAverage`; 0 judges the last weights.
         masked, alignment: weights of `MaskedFrames` and `TokenFrameAlignment`.
@@ -181,9 +180,8 @@ def step_loss(
     seen, hidden = heads["masked"].hide(values, generator) if arm.masked else (values, None)
     positives = None
     if arm.positives == "entailed":
-        said = [statements_said(record, text) for record, text in zip(some, texts, strict=True)]
-        found = statement_numbers([record.statements for record in some])
-        positives = entailed_pairs(statement_numbers(said), found)
+        said = [said_in(record, text) for record, text in zip(some, texts, strict=True)]
+        positives = entailed_pairs(statement_numbers(said), statement_numbers([found_in(r) for r in some]))
     text_keys = keys[torch.from_numpy(chosen)] if arm.positives == "text_key" else None
     output = model(
         input_values=seen, lead_mask=lead_mask, input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"],
@@ -202,12 +200,6 @@ def step_loss(
         aligned = heads["alignment"](ecg.last_hidden_state, ecg.frame_mask, states, mask, positives)
         loss = loss + arm.alignment * aligned
     return loss
-
-
-def statements_said(record: ECGRecord, text: str) -> list[str]:
-    """Which of the record's statements its (augmented) template says."""
-    said = f", {text.partition('ECG Findings: ')[2].rstrip('.')},"
-    return [statement for statement in record.statements if f", {statement}," in said]
 
 
 def cosine(step: int, total: int, warmup: float = 0.1) -> float:

@@ -5,49 +5,11 @@ They read what `ESIModel` gives out: frames, frame mask, text states, logits. Al
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Collection, Sequence
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# ----- what counts as a pair -----------------------------------------------------------------------------------------
-
-
-def statement_numbers(statements: Sequence[Collection[str]], width: int | None = None) -> Tensor:
-    """Statements as numbers that are the same in every process: `(B, width)` int64, -1 where there is none.
-
-    `width` is the most statements a row may have (default: the longest row's); equal on all processes, it lets the
-    numbers be gathered. ValueError for a longer row.
-    """
-    longest = max((len(row) for row in statements), default=0)
-    width = longest if width is None else width
-    if longest > width:
-        raise ValueError(f"width: expected at least {longest}, the statements of the longest row, got {width}.")
-    numbers = [[_number(statement) for statement in row] + [-1] * (width - len(row)) for row in statements]
-    return torch.tensor(numbers, dtype=torch.int64).view(len(statements), width)
-
-
-def _number(statement: str) -> int:
-    return int.from_bytes(hashlib.sha256(statement.encode()).digest()[:8], "big") >> 1
-
-
-def entailed_pairs(said: Tensor, found: Tensor) -> Tensor:
-    """`(texts, ECGs)` bool: whether an ECG has everything that a text says.
-
-    Where texts are shortened in training, "sinus rhythm." is true of most of a batch, and to count those ECGs as
-    negatives teaches what is false. Semantic matching as in MedCLIP, https://arxiv.org/abs/2210.10163, made exact.
-
-    Args:
-        said: `(texts, K)` of `statement_numbers`: the statements in each text.
-        found: `(ECGs, L)`: all statements of each ECG.
-
-    >>> entailed_pairs(statement_numbers([["a"], ["a", "b"]]), statement_numbers([["a"], ["b", "a"]])).tolist()
-    [[True, True], [False, True]]
-    """
-    is_found = (said[:, None, :, None] == found[None, :, None, :]).any(dim=3)  # (texts, ECGs, K)
-    return (is_found | (said == -1)[:, None, :]).all(dim=2)
+# ----- several true pairs for a text ----------------------------------------------------------------------------------
 
 
 def multi_positive_loss(logits_per_text: Tensor, positives: Tensor) -> Tensor:
@@ -57,7 +19,7 @@ def multi_positive_loss(logits_per_text: Tensor, positives: Tensor) -> Tensor:
 
     Args:
         logits_per_text: `(texts, ECGs)`, scaled cosines.
-        positives: `(texts, ECGs)` bool, at least one in every row and column.
+        positives: `(texts, ECGs)` bool, at least one in every row and column (`entailment.entailed_pairs`).
     """
     logits, targets = logits_per_text.float(), positives.float()
     of_text = F.cross_entropy(logits, targets / targets.sum(dim=1, keepdim=True))
