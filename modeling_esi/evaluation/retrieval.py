@@ -3,19 +3,78 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .embedding import unit_length
-from .metrics import hits_at_k, number_answers
+from .metrics import bootstrap_interval, hits_at_k, number_answers
+from .results import Result
+from .zero_shot import patients
+
+if TYPE_CHECKING:
+    from .context import EvaluationContext
 
 DEPTHS = (1, 5, 10)
 _ROWS_AT_ONCE = 1024  # 20,000 candidates: 80 MB of similarities instead of 1.6 GB
 
 
+def run(context: EvaluationContext, *, equal_texts: bool = True) -> Result:
+    """Find the text of each ECG among all texts of a split, and the ECG of each text among all ECGs.
+
+    Args:
+        equal_texts: every record with the same statements (or the same report) is a right answer; with
+            --no-equal_texts only the record itself is, which punishes a model for being right.
+
+    Raises:
+        ValueError: where no two records have a text.
+    """
+    rows = context.rows()
+    texts = list(rows["text"])
+    told = [row for row, text in enumerate(texts) if text.strip()]
+    if len(told) < 2:
+        raise ValueError(
+            f"retrieval: expected records with texts, got {len(told)} of {len(rows)}: choose which text they carry "
+            "(--text report_else_statements)."
+        )
+    keys = [rows["text_key"][row] or f"record {row}" for row in told] if equal_texts else None
+    people = patients(rows)
+    figures = {
+        role: retrieval(
+            context.ecg_embeds(role=role)[told],
+            context.text_embeds([texts[row] for row in told], role=role),
+            keys,
+            groups=[people[row] for row in told],
+            num_resamples=context.num_resamples,
+            seed=context.seed,
+        )
+        for role in context.models()
+    }
+    right = "A record with the same statements or report counts as right." if equal_texts else ""
+    leakage = context.leakage()
+    return Result(
+        name="retrieval",
+        protocol=f"Recall among all {len(told)} candidates by cosine similarity, both ways. {right}".strip(),
+        dataset=f"{context.source}, {context.split}",
+        model=context.name,
+        trained=figures["trained"],
+        random_weights=figures["random_weights"],
+        compared=figures.get("compared", {}),
+        left_out={f"{len(rows) - len(told)} records": "without a text"} if len(told) < len(rows) else {},
+        seen_in_training=leakage.seen,
+        leakage=leakage.line,
+        settings=context.settings() | {"text": context.text, "equal_texts": equal_texts},
+    )
+
+
 def retrieval(
-    ecg_embeds: np.ndarray, text_embeds: np.ndarray, keys: Sequence[Hashable] | None = None, prefix: str = ""
+    ecg_embeds: np.ndarray,
+    text_embeds: np.ndarray,
+    keys: Sequence[Hashable] | None = None,
+    prefix: str = "",
+    groups: Sequence[Hashable] | None = None,
+    num_resamples: int = 1000,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Recall at 1, 5 and 10, both ways, by cosine similarity.
 
@@ -24,12 +83,16 @@ def retrieval(
         keys: `text_key` of each record: every record with the same statements is a right answer; None: only the
             record itself is.
         prefix: put before each key of the result.
+        groups: the patient of each record; None: no intervals.
+        num_resamples, seed: of the bootstrap. Patients are drawn as those who ask; the candidates stay all, since
+            fewer would be easier.
 
     Returns:
-        `ecg_to_text/recall@1` (5, 10), `text_to_ecg/recall@1` (5, 10), and `num_candidates`, on which they depend.
+        `ecg_to_text/recall@1` (5, 10), `text_to_ecg/recall@1` (5, 10), with groups each with `_low` and `_high` of its
+        95 % interval, and `num_candidates`, on which they depend.
 
     Raises:
-        ValueError: where the shapes or the number of keys do not fit, or an embedding is zero or not finite.
+        ValueError: where the shapes or the number of keys or groups do not fit, or an embedding is zero or not finite.
     """
     ecg_embeds, text_embeds = unit_length("ecg_embeds", ecg_embeds), unit_length("text_embeds", text_embeds)
     if ecg_embeds.shape != text_embeds.shape:
@@ -37,15 +100,33 @@ def retrieval(
     answers = number_answers(keys, len(ecg_embeds))
     ways = {"ecg_to_text": (ecg_embeds, text_embeds), "text_to_ecg": (text_embeds, ecg_embeds)}
     result: dict[str, Any] = {}
+    if groups is not None and len(groups) != len(answers):
+        raise ValueError(f"groups: expected one for each of the {len(answers)} records, got {len(groups)}.")
     for way, (queries, candidates) in ways.items():
-        recalls = _recalls(queries, candidates, answers)
-        result |= {f"{prefix}{way}/recall@{k}": recall for k, recall in zip(DEPTHS, recalls, strict=True)}
+        hits = _hits(queries, candidates, answers)  # (N, depths)
+        result |= {
+            f"{prefix}{way}/recall@{k}": float(share) for k, share in zip(DEPTHS, hits.mean(axis=0), strict=True)
+        }
+        if groups is not None:
+            result |= _intervals(hits, groups, num_resamples, seed, f"{prefix}{way}/")
     return result | {f"{prefix}num_candidates": len(ecg_embeds)}
 
 
-def _recalls(queries: np.ndarray, candidates: np.ndarray, answers: np.ndarray) -> list[float]:
+def _hits(queries: np.ndarray, candidates: np.ndarray, answers: np.ndarray) -> np.ndarray:
     hits = [
         hits_at_k(queries[rows] @ candidates.T, answers[rows], answers, DEPTHS)
         for rows in (slice(start, start + _ROWS_AT_ONCE) for start in range(0, len(queries), _ROWS_AT_ONCE))
     ]
-    return np.concatenate(hits).mean(axis=0).tolist()
+    return np.concatenate(hits)
+
+
+def _intervals(
+    hits: np.ndarray, groups: Sequence[Hashable], num_resamples: int, seed: int, prefix: str
+) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for depth, column in zip(DEPTHS, hits.T, strict=True):
+        low, high = bootstrap_interval(
+            lambda drawn, shares=column: float(shares[drawn].mean()), groups, None, num_resamples, seed
+        )
+        found |= {f"{prefix}recall@{depth}_low": low, f"{prefix}recall@{depth}_high": high}
+    return found
