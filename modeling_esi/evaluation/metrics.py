@@ -49,8 +49,31 @@ def auroc(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
     It is the share of (positive, negative) pairs in which the positive has the higher score, a tie counting half.
     Arguments and errors as in `auroc_per_class`.
     """
-    ranking = _Ranking.of(*_check_scores(scores, targets))
+    ranking = _Ranking.of(*check_scores(scores, targets))
     return ranking.auroc(np.ones(len(ranking.order)))
+
+
+def average_precision(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Average precision (AUPRC) of each class, `(C,)` float64, equal to scikit-learn's; NaN without positives.
+
+    Without skill it is the share of positives, not one half. Arguments and errors as in `auroc_per_class`.
+    """
+    ranking = _Ranking.of(*check_scores(scores, targets))
+    return ranking.average_precision(np.ones(len(ranking.order)))
+
+
+def areas_of_resample(scores: np.ndarray, targets: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """`(2, C)`, AUROC and AUPRC of each class, as a function of record numbers; sorts the scores only once.
+
+    NaN where the drawn records lack a label. Errors as in `auroc_per_class`.
+    """
+    ranking = _Ranking.of(*check_scores(scores, targets))
+
+    def areas(indices: np.ndarray) -> np.ndarray:
+        weights = np.bincount(indices, minlength=len(ranking.order))
+        return np.stack([ranking.auroc(weights), ranking.average_precision(weights)])
+
+    return areas
 
 
 def macro(values: Mapping[str, float | None] | Iterable[float | None]) -> float | None:
@@ -64,7 +87,7 @@ def macro_auroc(scores: np.ndarray, targets: np.ndarray) -> Statistic:
 
     A class without both labels among the records does not enter the mean. Errors as in `auroc_per_class`.
     """
-    ranking = _Ranking.of(*_check_scores(scores, targets))
+    ranking = _Ranking.of(*check_scores(scores, targets))
 
     def statistic(indices: np.ndarray) -> float:
         weights = np.bincount(indices, minlength=len(ranking.order))
@@ -98,13 +121,30 @@ class _Ranking:
         """`(C,)`, with record i counted `weights[i]` times. Whole numbers below 2^53: exact but for the division."""
         counted = np.asarray(weights, np.float64)[self.order]
         positives = np.where(self.positive, counted, 0.0)
-        negatives_before = np.zeros((len(counted) + 1, counted.shape[1]))
-        np.cumsum(counted - positives, axis=0, out=negatives_before[1:])
+        negatives_before = _cumulated(counted - positives)
         lower = np.take_along_axis(negatives_before, self.tie_start, axis=0)
         lower_or_tied = np.take_along_axis(negatives_before, self.tie_stop, axis=0)
         pairs_won = (positives * (lower + lower_or_tied)).sum(axis=0) / 2
         pairs = positives.sum(axis=0) * negatives_before[-1]
         return np.divide(pairs_won, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
+
+    def average_precision(self, weights: np.ndarray) -> np.ndarray:
+        """`(C,)`: mean over the positives of the precision at their score; weights as in `auroc`."""
+        counted = np.asarray(weights, np.float64)[self.order]
+        positives = np.where(self.positive, counted, 0.0)
+        below = np.take_along_axis(_cumulated(counted), self.tie_start, axis=0)
+        positives_below = np.take_along_axis(_cumulated(positives), self.tie_start, axis=0)
+        found, predicted = positives.sum(axis=0) - positives_below, counted.sum(axis=0) - below
+        precision = np.divide(found, predicted, out=np.zeros_like(found), where=predicted > 0)
+        total = positives.sum(axis=0)
+        return np.divide((positives * precision).sum(axis=0), total, out=np.full(len(total), np.nan), where=total > 0)
+
+
+def _cumulated(values: np.ndarray) -> np.ndarray:
+    """`(N + 1, C)`: the sum of the rows before each place."""
+    sums = np.zeros((len(values) + 1, values.shape[1]))
+    np.cumsum(values, axis=0, out=sums[1:])
+    return sums
 
 
 def _ties(ranked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -114,7 +154,8 @@ def _ties(ranked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.repeat(starts, stops - starts), np.repeat(stops, stops - starts)
 
 
-def _check_scores(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def check_scores(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both as arrays `(N, C)`, the targets bool. Raises ValueError as `auroc_per_class` says."""
     scores, targets = np.asarray(scores), np.asarray(targets)
     if scores.ndim != 2 or scores.shape != targets.shape or 0 in scores.shape:
         raise ValueError(f"scores, targets: expected (records, classes) for both, got {scores.shape}, {targets.shape}.")
@@ -166,14 +207,35 @@ def bootstrap_interval(
     >>> low < 0.5 < high
     True
     """
-    if not (num_resamples >= 1 and 0 < level < 1):
-        raise ValueError(f"expected num_resamples >= 1 and 0 < level < 1, got {num_resamples} and {level}.")
+    low, high = interval_of(bootstrap_values(statistic, groups, targets, num_resamples, seed), level)
+    return float(low), float(high)
+
+
+def bootstrap_values(
+    statistic: Callable[[np.ndarray], float | np.ndarray],
+    groups: Sequence[Hashable],
+    targets: np.ndarray | None = None,
+    num_resamples: int = 1000,
+    seed: int = 0,
+) -> np.ndarray:
+    """`(num_resamples, ...)`: a statistic, a number or an array, on each resample of `bootstrap_interval`.
+
+    The draws depend on groups, targets and seed alone: the values of two models on the same records are pairs, and
+    the interval of their differences is the paired one. Arguments and errors as in `bootstrap_interval`.
+    """
+    if num_resamples < 1:
+        raise ValueError(f"num_resamples: expected at least 1, got {num_resamples}.")
     group_of_record = _number_groups(groups)
     draws = _draw_groups(group_of_record, targets, num_resamples, np.random.default_rng(seed))
     records = np.arange(len(group_of_record))
-    values = [statistic(np.repeat(records, counts[group_of_record])) for counts in draws]
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    return np.array([statistic(np.repeat(records, counts[group_of_record])) for counts in draws])
+
+
+def interval_of(values: np.ndarray, level: float = 0.95) -> np.ndarray:
+    """`(2, ...)`: the percentiles that hold `level` of the resamples, the first axis, between them."""
+    if not 0 < level < 1:
+        raise ValueError(f"level: expected a share between 0 and 1, got {level}.")
+    return np.quantile(values, [(1 - level) / 2, (1 + level) / 2], axis=0)
 
 
 def _number_groups(groups: Sequence[Hashable]) -> np.ndarray:
