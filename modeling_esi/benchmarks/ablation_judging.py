@@ -60,6 +60,6 @@ def probe_scores(
     features, judged = (features - mean) / spread, (judged - mean) / spread
     scores = {}
     for strength in strengths:
-        fitted = [LogisticRegression(C=strength, max_iter=200).fit(features, column) for column in targets.T]
+        fitted = [LogisticRegression(C=strength, max_iter=1000).fit(features, column) for column in targets.T]
         scores[strength] = np.stack([one.decision_function(judged) for one in fitted], axis=1)
     return scores
