@@ -1,0 +1,276 @@
+"""Captioning: reports written for ECGs, held against the true ones word by word and finding by finding."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import nn
+
+from datasets_scripts import label_prompts
+from datasets_scripts.preparation.record_reader import RecordReader
+
+from .embedding import evaluation_mode
+from .label_matcher import LabelMatcher
+from .label_tasks import target_matrix
+from .metrics import RareClassError, bootstrap_interval
+from .results import Result
+from .text_scores import TextScores, label_f1, micro_f1
+from .zero_shot import patients
+
+if TYPE_CHECKING:
+    import datasets
+
+    from .context import EvaluationContext
+
+TEXTS_FILE = "captions.jsonl"
+
+
+def run(
+    context: EvaluationContext,
+    output: Path | None = None,
+    *,
+    max_new_tokens: int = 128,
+    num_beams: int = 1,
+) -> Result:
+    """Write a report for each ECG of a split and judge it; the texts go to captions.jsonl in the output folder.
+
+    Args:
+        max_new_tokens: a report ends there, if it has not ended before.
+        num_beams: 1: the likeliest token each time; more: beam search.
+
+    Raises:
+        ValueError: for a model that cannot write, such as the released variant, and records without texts.
+    """
+    rows = context.rows()
+    told = [number for number, text in enumerate(rows["text"]) if text.strip()]
+    if not told:
+        raise ValueError(
+            f"captioning: expected records with texts, got none of {len(rows)}: choose which text they carry "
+            "(--text report_else_statements)."
+        )
+    judged = rows.select(told) if len(told) < len(rows) else rows
+    prompts = _prompts(context)
+    written = {
+        role: write_reports(
+            model, processor, judged, context.batch_size, context.device, max_new_tokens, num_beams, context.progress
+        )
+        for role, (model, processor) in context.models().items()
+    }
+    judge = _judge(context, judged, prompts)
+    figures = {role: judge(texts) for role, texts in written.items()}
+    if output is not None:
+        _save_texts(Path(output) / TEXTS_FILE, judged, written["trained"])
+    leakage = context.leakage()
+    return Result(
+        name="captioning",
+        protocol=f"Reports of at most {max_new_tokens} tokens, {num_beams} beams. BLEU is sacrebleu's (13a, lower "
+        "case), ROUGE-L the mean F-measure of rouge-score. another_record: the true report of another record, what "
+        "writing plausible reports at random gives. true_report: the findings of the true report by the same matcher, "
+        "the best that can be reached.",
+        dataset=f"{context.source}, {context.split}",
+        model=context.name,
+        trained=figures["trained"],
+        random_weights=figures["random_weights"],
+        compared=figures.get("compared", {}),
+        tables={"Examples": _examples(judged, written["trained"])},
+        left_out={f"{len(rows) - len(told)} records": "without a text"} if len(told) < len(rows) else {},
+        seen_in_training=leakage.seen,
+        leakage=leakage.line,
+        notes=[] if prompts else ["No F1 of findings: the data set has no labels."],
+        task_type="text-generation",
+        settings=context.settings() | {"text": context.text, "max_new_tokens": max_new_tokens, "num_beams": num_beams},
+    )
+
+
+def write_reports(
+    model: nn.Module,
+    processor: Any,
+    dataset: datasets.Dataset,
+    batch_size: int = 64,
+    device: Any = None,
+    max_new_tokens: int = 128,
+    num_beams: int = 1,
+    progress: bool = False,
+) -> list[str]:
+    """The report that a model writes for each record, without its start and end tokens.
+
+    Raises ValueError for a model that cannot write (`ESIModel.generate` says why), and records that the door refuses.
+    """
+    from tqdm.auto import tqdm
+
+    device = device if device is not None else next(model.parameters()).device
+    reader, texts = RecordReader(dataset), []
+    with evaluation_mode(model), tqdm(total=len(dataset), desc="writing", disable=not progress) as bar:
+        for start in range(0, len(dataset), batch_size):
+            records = reader.records(range(start, min(start + batch_size, len(dataset))))
+            inputs = processor.feature_extractor(records, device=device)
+            ids = model.generate(**inputs, max_new_tokens=max_new_tokens, num_beams=num_beams, do_sample=False)
+            texts += processor.tokenizer.batch_decode(ids, skip_special_tokens=True)
+            bar.update(len(records))
+    return [text.strip() for text in texts]
+
+
+def captioning(
+    written: Sequence[str],
+    true: Sequence[str],
+    groups: Sequence[Hashable],
+    num_resamples: int = 1000,
+    seed: int = 0,
+    prefix: str = "",
+) -> dict[str, Any]:
+    """Written texts against the true ones, word by word.
+
+    Args:
+        written, true: one text each for every record.
+        groups: the patient of each record.
+        num_resamples, seed: of the bootstrap of patients; 0: no intervals.
+        prefix: put before each key of the result.
+
+    Returns:
+        `bleu1`, `bleu4`, `rouge_l`, 0 to 1, each with `_low` and `_high` of its 95 % interval; the same of
+        `another_record/...`: each record's text is another one's, in a random ring; `num_records`, and
+        `num_different_texts`: a model that writes the same for everybody shows it here.
+
+    Raises:
+        ValueError: where the numbers of texts and groups differ. ImportError without the packages of the extra `eval`.
+    """
+    if len(groups) != len(true):
+        raise ValueError(f"groups: expected one for each of the {len(true)} records, got {len(groups)}.")
+    others = [true[number] for number in _ring(len(true), seed)]
+    result: dict[str, Any] = {}
+    for name, texts in (("", written), ("another_record/", others)):
+        scores = TextScores.of(texts, true)
+        for key, statistic in _statistics(scores).items():
+            result[f"{name}{key}"] = statistic(np.arange(len(true)))
+            if num_resamples and not name:
+                bounds = bootstrap_interval(statistic, groups, None, num_resamples, seed)
+                result |= dict(zip((f"{key}_low", f"{key}_high"), bounds, strict=True))
+    result |= {"num_records": len(true), "num_different_texts": len(set(written))}
+    return {f"{prefix}{key}": value for key, value in result.items()}
+
+
+def finding_scores(
+    written: Sequence[str],
+    true: Sequence[str],
+    labels: Sequence[Sequence[str]],
+    prompts: Mapping[str, str | Sequence[str]],
+    groups: Sequence[Hashable],
+    num_resamples: int = 1000,
+    seed: int = 0,
+    prefix: str = "",
+) -> dict[str, Any]:
+    """The findings that written texts name, against the records' labels.
+
+    Args:
+        written, true: texts of every record.
+        labels: the labels that the data set gives each record.
+        prompts: texts that describe each label; see `label_matcher` for what is found in a text.
+        groups, num_resamples, seed, prefix: as in `captioning`.
+
+    Returns:
+        `label_f1_micro`, and `label_f1_macro` over the labels that a record has, with `_low` and `_high` of their 95 %
+        intervals; `label_f1/{label}` (None where no record has it) and `num_positives/{label}`; the same two means of
+        `true_report/...`, which the true texts reach with this matcher; `labels_left_out`.
+    """
+    names = list(prompts)
+    matcher, targets = LabelMatcher.from_prompts(prompts), target_matrix(labels, names)
+    found, told = (target_matrix([matcher.find(text) for text in texts], names) for texts in (written, true))
+    each = label_f1(found, targets)
+    result: dict[str, Any] = _means(found, targets) | _label_intervals(found, targets, groups, num_resamples, seed)
+    result |= {f"true_report/{key}": value for key, value in _means(told, targets).items()}
+    result |= {f"label_f1/{name}": None if np.isnan(f1) else float(f1) for name, f1 in zip(names, each, strict=True)}
+    result |= {f"num_positives/{name}": int(n) for name, n in zip(names, targets.sum(axis=0), strict=True)}
+    result["labels_left_out"] = [name for name, f1 in zip(names, each, strict=True) if np.isnan(f1)]
+    return {f"{prefix}{key}": value for key, value in result.items()}
+
+
+# ----- steps ---------------------------------------------------------------------------------------------------------
+
+
+def _prompts(context: EvaluationContext) -> dict[str, list[str]]:
+    """Phrases of the data set's labels; none where its records have no labels."""
+    if not any(context.rows()["labels"]):
+        return {}
+    if context.dataset_rows:
+        return {label: [label] for label in sorted({name for held in context.rows()["labels"] for name in held})}
+    options = {name: context.dataset_options[name] for name in ("task",) if name in context.dataset_options}
+    if context.data_dir is not None:
+        options["data_dir"] = context.data_dir
+    return label_prompts(context.dataset, **options)
+
+
+def _judge(
+    context: EvaluationContext, judged: datasets.Dataset, prompts: dict[str, list[str]]
+) -> Callable[[list[str]], dict[str, Any]]:
+    """What judges the texts of one model."""
+    true, labels, people = list(judged["text"]), list(judged["labels"]), patients(judged)
+
+    def judge(written: list[str]) -> dict[str, Any]:
+        figures = captioning(written, true, people, context.num_resamples, context.seed)
+        if prompts:
+            figures |= finding_scores(written, true, labels, prompts, people, context.num_resamples, context.seed)
+        return figures
+
+    return judge
+
+
+def _statistics(scores: TextScores) -> dict[str, Callable[[np.ndarray], float]]:
+    return {
+        "bleu1": lambda records: scores.bleu(1, records),
+        "bleu4": lambda records: scores.bleu(4, records),
+        "rouge_l": scores.mean_rouge_l,
+    }
+
+
+def _ring(num_records: int, seed: int) -> np.ndarray:
+    """For each record another one (itself only where there is no other)."""
+    order = np.random.default_rng(seed).permutation(num_records)
+    other = np.empty(num_records, dtype=np.int64)
+    other[order] = np.roll(order, 1)
+    return other
+
+
+def _means(found: np.ndarray, targets: np.ndarray) -> dict[str, Any]:
+    each = label_f1(found, targets)
+    macro = float(np.nanmean(each)) if np.isfinite(each).any() else None
+    return {"label_f1_micro": micro_f1(found, targets), "label_f1_macro": macro}
+
+
+def _label_intervals(
+    found: np.ndarray, targets: np.ndarray, groups: Sequence[Hashable], num_resamples: int, seed: int
+) -> dict[str, Any]:
+    if not num_resamples or not targets.any():
+        return {}
+    intervals: dict[str, Any] = {}
+    try:
+        for key in ("label_f1_micro", "label_f1_macro"):
+            low, high = bootstrap_interval(
+                lambda records, key=key: _means(found[records], targets[records])[key],
+                groups, targets, num_resamples, seed,
+            )  # fmt: skip
+            intervals |= {f"{key}_low": low, f"{key}_high": high}
+    except RareClassError as error:  # the figures stand without their interval: a test set may be small
+        return {"label_f1_macro_note": str(error)}
+    return intervals
+
+
+def _examples(judged: datasets.Dataset, written: list[str], number: int = 5) -> list[dict[str, str]]:
+    rows = judged.select_columns(["record_id", "text"])[:number]
+    return [
+        {"record": record, "true": text, "written": said}
+        for record, text, said in zip(rows["record_id"], rows["text"], written[:number], strict=True)
+    ]
+
+
+def _save_texts(path: Path, judged: datasets.Dataset, written: list[str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = zip(judged["record_id"], judged["text"], written, strict=True)
+    path.write_text(
+        "".join(json.dumps(dict(zip(("record_id", "true", "written"), line, strict=True)), ensure_ascii=False) + "\n"
+                for line in lines),
+        encoding="utf-8",
+    )  # fmt: skip

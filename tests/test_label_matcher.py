@@ -1,0 +1,65 @@
+"""What the matcher finds in a text, rule by rule, and on the synthetic corpus's own wordings."""
+
+import numpy as np
+import pytest
+
+from datasets_scripts.synthetic_findings import WORDINGS, label_prompts, sample_findings, write_report
+from modeling_esi.evaluation.label_matcher import LabelMatcher, plain_text
+
+PROMPTS = {
+    "LBBB": ["ECG Findings: left bundle branch block."],
+    "ILBBB": "incomplete left bundle branch block",
+    "AFIB": ["ECG Findings: atrial fibrillation."],
+    "STE": ["ECG Findings: ST elevation."],
+    "1AVB": ["ECG Findings: first degree AV block."],
+}
+
+
+def found(text: str) -> set[str]:
+    return set(LabelMatcher.from_prompts(PROMPTS).find(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Atrial fibrillation. Left-bundle branch blocks.", {"AFIB", "LBBB"}),
+        ("AFib with LBBB", {"AFIB", "LBBB"}),
+        ("Incomplete left bundle branch block", {"ILBBB"}),
+        ("Incomplete LBBB", set()),
+        ("1st degree AV-block; PROLONGED PR INTERVAL", {"1AVB"}),
+        ("No ST elevation, atrial fibrillation", {"AFIB"}),
+        ("No ST elevation or atrial fibrillation.", set()),
+        ("No ST elevation or block but atrial fibrillation.", {"AFIB"}),
+        ("Without ST elevation. ST elevation in V2.", {"STE"}),
+        ("Atrial fibrillation is not seen", {"AFIB"}),  # a denial behind is not understood
+        ("Possible atrial fibrillation, cannot be excluded", {"AFIB"}),
+        ("Northern lights, nothing else", set()),
+        ("atrial. fibrillation", set()),
+        ("", set()),
+    ],
+)
+def test_rules(text, expected):
+    assert found(text) == expected
+
+
+def test_a_phrase_of_two_labels_gives_both_and_labels_keep_their_order():
+    matcher = LabelMatcher.from_prompts({"b": ["pause"], "a": ["sinus pause", "pause"]})
+    assert matcher.labels == ("b", "a") and matcher.find("Pauses.") == {"a", "b"}
+    assert matcher.find("sinus pause") == {"a"}
+    with pytest.raises(ValueError, match="at least one label"):
+        LabelMatcher.from_prompts({})
+
+
+def test_plain_text():
+    assert plain_text("ST-T changes; P-waves (sinus) 2° loss") == "st t change p wave sinus 2 loss"
+
+
+def test_the_findings_of_the_synthetic_reports_are_found():
+    matcher, rng = LabelMatcher.from_prompts(label_prompts()), np.random.default_rng(0)
+    true_positive = wrong = missed = 0
+    for _ in range(150):
+        findings = set(sample_findings(rng))
+        said = matcher.find(write_report(tuple(f for f in WORDINGS if f in findings), 70, rng))
+        true_positive += len(findings & said)
+        wrong, missed = wrong + len(said - findings), missed + len(findings - said)
+    assert 2 * true_positive / (2 * true_positive + wrong + missed) > 0.97
