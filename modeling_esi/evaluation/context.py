@@ -47,7 +47,7 @@ class EvaluationContext:
         processor: its `ESIProcessor`.
         dataset: name of a source, prepared folder, or repository of the Hub.
         data_dir: the source's folder.
-        dataset_options: the source's own options.
+        dataset_options: the source's own options; PTB-XL is read with all its codes as labels (`task="all"`).
         split: which split is judged.
         text: which text the records carry; `"none"` keeps records without any.
         limit: at most so many records of each split.
@@ -89,6 +89,10 @@ class EvaluationContext:
     _arrays: dict[str, np.ndarray] = field(default_factory=dict, init=False, repr=False)
     _digests: dict[int, str] = field(default_factory=dict, init=False, repr=False)
     _checked: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.dataset == "ptb_xl":  # every task follows from the codes, so that records are prepared once for all
+            self.dataset_options = {"task": "all"} | self.dataset_options
 
     @classmethod
     def load(
@@ -146,8 +150,8 @@ class EvaluationContext:
         text = None if is_prepared else self.text
         where = None if split == "all" else split
         return load_ecg_dataset(
-            self.dataset, self.data_dir, where, text, limit=self.limit, num_workers=self.num_workers,
-            **self.dataset_options,
+            self.dataset, None if is_prepared else self.data_dir, where, text, limit=self.limit,
+            num_workers=self.num_workers, **self.dataset_options,
         )  # fmt: skip
 
     def _without_refused(self, split: str, dataset: datasets.Dataset) -> datasets.Dataset:
@@ -239,6 +243,8 @@ class EvaluationContext:
     @cached_property
     def manifest(self) -> dict[str, Any]:
         """The manifest of a prepared folder or repository; empty for a source."""
+        if self.dataset_rows:
+            return {}
         if is_repository(self.dataset):
             return DatasetRepository.find(self.dataset).read_json(MANIFEST_FILE)
         return read_manifest(self.dataset) if is_folder(self.dataset) else {}

@@ -80,8 +80,9 @@ class Judgement:
             row: dict[str, Any] = {"class": name, "num_positives": int(self.num_positives[column])}
             for number, metric in enumerate(METRICS):
                 row[metric] = _or_none(self.values[number, column])
-                if bounds is not None and row[metric] is not None:
-                    row |= {f"{metric}_low": bounds[0, number, column], f"{metric}_high": bounds[1, number, column]}
+                for place, bound in enumerate(("low", "high")):
+                    value = np.nan if bounds is None else bounds[place, number, column]
+                    row[f"{metric}_{bound}"] = _or_none(value)
             row["auroc_random_weights"] = None if floor is None else _or_none(floor.values[0, column])
             rows.append(row)
         return rows

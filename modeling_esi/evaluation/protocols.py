@@ -61,13 +61,12 @@ def find_protocol(name: str) -> Callable[..., Result]:
 
 def options_of(run: Callable[..., Result]) -> list[Option]:
     """The options of a protocol, in the order of its signature."""
-    hints = typing.get_type_hints(run)
+    parameters = [p for p in inspect.signature(run).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    # the context's type is known to type checkers alone: only the options' types are looked up
+    typed = type("Options", (), {"__annotations__": {p.name: p.annotation for p in parameters}})
+    hints = typing.get_type_hints(typed, globalns=run.__globals__)
     said = _said_of_arguments(inspect.getdoc(run) or "")
-    return [
-        _option(parameter, hints[name], said.get(name, ""))
-        for name, parameter in inspect.signature(run).parameters.items()
-        if parameter.kind is parameter.KEYWORD_ONLY
-    ]
+    return [_option(parameter, hints[parameter.name], said.get(parameter.name, "")) for parameter in parameters]
 
 
 def add_flags(parser: argparse.ArgumentParser, options: list[Option]) -> None:

@@ -97,7 +97,7 @@ class Result:
             parts += ["## Compared", table(["figure", "value"], ((k, _cell(v)) for k, v in self.compared.items()))]
         for title, lines in self.tables.items():
             parts += [f"## {title}", _table_of_rows(lines)]
-        return "\n\n".join([*parts, *(f"- {remark}" for remark in self._remarks())]) + "\n"
+        return "\n\n".join([*parts, "\n".join(f"- {remark}" for remark in self._remarks())]) + "\n"
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write `results.md` and, last and whole, `results.json` into `folder`, which is made if it is not there."""
@@ -110,8 +110,8 @@ class Result:
         for row in self.rows():
             if row["note"]:
                 yield f"{row['figure']}: {row['note']}"
-        for what, reason in self.left_out.items():
-            yield f"left out: {what}: {reason}"
+        for reason in dict.fromkeys(self.left_out.values()):
+            yield f"left out, {reason}: {', '.join(what for what, why in self.left_out.items() if why == reason)}"
         yield from self.notes
         if self.leakage:
             yield f"leakage: {self.leakage}"

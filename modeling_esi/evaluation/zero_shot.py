@@ -11,13 +11,88 @@ from torch import nn
 
 from .embedding import embed_ecgs, embed_texts, unit_length
 from .metrics import RareClassError, auroc_per_class, bootstrap_interval, macro, macro_auroc
+from .prompts import task_prompts
+from .results import Result
+from .task_results import add_task, empty_result
+from .task_sources import load_tasks
+from .thresholds import best_f1_thresholds
 
 if TYPE_CHECKING:
     import datasets
 
+    from .context import EvaluationContext
+    from .label_tasks import LabelTask
+
 logger = logging.getLogger(__name__)
 
 Prompts = Mapping[str, str | Sequence[str]]
+PROTOCOL = (
+    "Zero-shot: each class is the mean of the embeddings of its texts ({prompts}), an ECG is scored by {score}. "
+    "No label is used for the scores; the thresholds of F1 are chosen on validation records."
+)
+
+
+def run(
+    context: EvaluationContext,
+    *,
+    tasks: Sequence[str] | None = None,
+    prompts: str | None = None,
+    softmax: bool = False,
+    split_dir: str | None = None,
+    split_labels: str = "columns",
+    subgroups: bool = True,
+) -> Result:
+    """Score every ECG against texts of every class: macro AUROC, AUPRC and F1 of each task of the data set.
+
+    Args:
+        tasks: which of the data set's tasks (PTB-XL: all, diagnostic, subdiagnostic, superdiagnostic, form, rhythm);
+            default: every one.
+        prompts: a JSON file {class: [texts]}; or "shipped" (default), or "short", the phrases of the data set's source.
+        softmax: score by the softmax over the classes, which makes them exclude each other; default: the cosine.
+        split_dir: folder of MERL's split files (*_train.csv, *_val.csv, *_test.csv), which name records and labels.
+        split_labels: of these files, "columns" as published, or "diagnoses".
+        subgroups: also judge by sex, age band and device.
+
+    Raises:
+        ValueError: for tasks, prompts or split files that do not fit.
+    """
+    chosen = prompts or "shipped"
+    score = "the softmax over the classes" if softmax else "the cosine, one class apart from the others"
+    how = PROTOCOL.format(prompts="own file" if chosen not in ("shipped", "short") else f"{chosen} set", score=score)
+    result = empty_result(context, "zero_shot", how, softmax=softmax, split_labels=split_labels)
+    for task in load_tasks(context, tasks, split_dir, split_labels, splits=("validation", "test")):
+        texts = task_prompts(context, task, prompts)
+        scores, thresholds = {}, {}
+        for role in context.models():
+            of_split = _task_scores(context, task, texts, role, softmax)
+            scores[role] = of_split["test"]
+            if "validation" in of_split:
+                thresholds[role] = best_f1_thresholds(of_split["validation"], task.splits["validation"].targets)
+        add_task(result, context, task, scores, thresholds, subgroups=subgroups)
+        if task.description and task.description not in result.protocol:
+            result.protocol += f" {task.description}."
+    return result
+
+
+def _task_scores(
+    context: EvaluationContext, task: LabelTask, texts: Prompts, role: str, softmax: bool
+) -> dict[str, np.ndarray]:
+    """`(n, C)` scores of the records of each split of a task."""
+    listed = _check_prompts(texts)
+    embeds = context.text_embeds([text for of_class in listed.values() for text in of_class], role)
+    classes = _mean_of_each(embeds, [len(of_class) for of_class in listed.values()])
+    model = context.models()[role][0]
+    scale = float(model.get_logit_scale()) if softmax else 1.0
+    scores = {}
+    for split, rows in task.splits.items():
+        cosines = unit_length("ecg_embeds", rows.embeds(context, role)) @ classes.T
+        scores[split] = _softmax(scale * cosines) if softmax else cosines
+    return scores
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return exponents / exponents.sum(axis=1, keepdims=True)
 
 
 def zero_shot(
@@ -72,11 +147,14 @@ def class_embeddings(model: nn.Module, processor: Any, prompts: Prompts) -> np.n
     Raises ValueError for no prompts, or prompts that cancel each other.
     """
     prompts = _check_prompts(prompts)
-    embeds = unit_length(
-        "text_embeds", embed_texts(model, processor, [text for texts in prompts.values() for text in texts])
-    )
-    ends = np.cumsum([len(texts) for texts in prompts.values()])[:-1]
-    return unit_length("class embeddings", np.stack([part.mean(axis=0) for part in np.split(embeds, ends)]))
+    embeds = embed_texts(model, processor, [text for texts in prompts.values() for text in texts])
+    return _mean_of_each(embeds, [len(texts) for texts in prompts.values()])
+
+
+def _mean_of_each(embeds: np.ndarray, counts: Sequence[int]) -> np.ndarray:
+    """`(C, P)`: the mean direction of the first `counts[0]` texts, of the next `counts[1]`, ..."""
+    parts = np.split(unit_length("text_embeds", embeds), np.cumsum(counts)[:-1])
+    return unit_length("class embeddings", np.stack([part.mean(axis=0) for part in parts]))
 
 
 def label_matrix(labels: Sequence[Sequence[str]], names: Sequence[str]) -> np.ndarray:

@@ -1,0 +1,119 @@
+"""The same figures within groups of patients: by sex, by age, by device where it is known."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from datasets_scripts.listing.csv_tables import read_rows
+from datasets_scripts.ptb_xl import TABLE_FILE
+
+from .multilabel import METRICS, judge
+
+if TYPE_CHECKING:
+    from .context import EvaluationContext
+    from .label_tasks import LabelTask
+
+AGE_BANDS = {"under 18": 18.0, "18-39": 40.0, "40-64": 65.0, "65-79": 80.0, "80 and over": float("inf")}
+UNKNOWN = "not known"
+_NUM_RESAMPLES = 200  # many groups, each an interval
+
+
+def age_band(age: float | None) -> str:
+    """The band of an age in years; 90 stands for "over 89" in PTB-XL and others.
+
+    >>> age_band(39.9), age_band(90), age_band(None)
+    ('18-39', '80 and over', 'not known')
+    """
+    if age is None or np.isnan(age):
+        return UNKNOWN
+    return next(band for band, end in AGE_BANDS.items() if age < end)
+
+
+def attributes(context: EvaluationContext, source_split: str) -> dict[str, list[str]]:
+    """`sex`, `age` (its band) and, where it is known, `device` of each record of `context.rows(source_split)`."""
+    rows = context.rows(source_split).select_columns(["record_id", "sex", "age"])[:]
+    found = {"sex": [sex or UNKNOWN for sex in rows["sex"]], "age": [age_band(age) for age in rows["age"]]}
+    devices = _devices(context)
+    return found | ({"device": [devices.get(name, UNKNOWN) for name in rows["record_id"]]} if devices else {})
+
+
+def subgroup_rows(
+    scores: np.ndarray,
+    targets: np.ndarray,
+    label_names: Sequence[str],
+    groups: Sequence[Hashable],
+    of_records: Mapping[str, Sequence[str]],
+    thresholds: np.ndarray | None = None,
+    num_resamples: int = _NUM_RESAMPLES,
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    """One row for each group of each attribute, and for all records: counts, and the means with their intervals.
+
+    Args:
+        scores, targets, label_names, groups, thresholds, seed: as in `multilabel.judge`.
+        of_records: attribute to the group of each record.
+        num_resamples: within each group.
+
+    Returns:
+        Rows with `attribute`, `group`, `num_records`, `num_patients`, `num_classes` (that have both labels in the
+        group, over which the mean goes: means over different classes do not compare), `macro_auroc`, its bounds,
+        `macro_auprc`, `macro_f1`, and `note` where there is no interval.
+    """
+    parts = [("all", "all", np.arange(len(scores)))]
+    for attribute, names in of_records.items():
+        named = np.asarray(names, dtype=object)
+        parts += [(attribute, group, np.flatnonzero(named == group)) for group in _in_order(attribute, set(names))]
+    return [
+        {"attribute": attribute, "group": group}
+        | _row(scores[rows], targets[rows], label_names, [groups[r] for r in rows], thresholds, num_resamples, seed)
+        for attribute, group, rows in parts
+    ]
+
+
+def task_subgroups(
+    context: EvaluationContext, task: LabelTask, scores: np.ndarray, thresholds: np.ndarray | None = None
+) -> list[dict[str, Any]]:
+    """`subgroup_rows` of the judged records of a task, whose `(n, C)` scores are given."""
+    test = task.splits["test"]
+    of_records = {
+        attribute: [names[row] for row in test.rows.tolist()]
+        for attribute, names in attributes(context, test.source_split).items()
+    }
+    num_resamples = min(context.num_resamples, _NUM_RESAMPLES)
+    return subgroup_rows(
+        scores, test.targets, task.label_names, test.patients(context), of_records, thresholds, num_resamples,
+        context.seed,
+    )  # fmt: skip
+
+
+def _row(
+    scores: np.ndarray, targets: np.ndarray, label_names: Sequence[str], groups: list[Hashable],
+    thresholds: np.ndarray | None, num_resamples: int, seed: int,
+) -> dict[str, Any]:  # fmt: skip
+    judged = judge(scores, targets, label_names, groups, thresholds, num_resamples, seed)
+    figures = judged.figures()
+    row = {"num_records": judged.num_records, "num_patients": judged.num_patients}
+    row["num_classes"] = len(label_names) - len(judged.left_out)
+    for metric in METRICS:
+        keys = (f"macro_{metric}", f"macro_{metric}_low", f"macro_{metric}_high")
+        row |= {key: figures.get(key) for key in keys if metric == "auroc" or not key.endswith(("_low", "_high"))}
+    return row | {"note": judged.note}
+
+
+def _in_order(attribute: str, names: set[str]) -> list[str]:
+    order = {band: number for number, band in enumerate(AGE_BANDS)}
+    known = sorted(names - {UNKNOWN}, key=lambda name: (order.get(name, 0) if attribute == "age" else 0, name))
+    return known + ([UNKNOWN] if UNKNOWN in names else [])
+
+
+def _devices(context: EvaluationContext) -> dict[str, str]:
+    """The device of each record, by its name, where PTB-XL's table is at hand; else empty."""
+    path = Path(context.data_dir) / TABLE_FILE if context.data_dir else None
+    if context.source != "ptb_xl" or path is None or not path.is_file():
+        return {}
+    devices = {row.get("ecg_id"): " ".join(row.get("device").split()) for row in read_rows(path, ("ecg_id",))}
+    return {record_id: device or UNKNOWN for record_id, device in devices.items()} if any(devices.values()) else {}
