@@ -35,7 +35,7 @@ _HEADING = re.compile(r"^## (.+)$", re.MULTILINE)
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
 # "type I", "Mobitz II" and the like are kinds, not leads
 _ROMAN = r"(?<!type )(?<!Mobitz )(?<!class )(?:III|II|I)(?![\w'])"
-_LEAD = re.compile(rf"(?<![\w/-])V[1-6](?: ?to |-)V[1-9](?!\w)|(?<!\w)(?:[aA]V[A-Za-z]|V\d+[A-Z]?)(?!\w)|(?<!\w)(?:{_ROMAN})")
+_LEAD = re.compile(rf"(?<![\w/-])V[1-9](?: ?to |-)V[1-9](?!\w)|(?<!\w)(?:[aA]V[A-Za-z]|V\d+[A-Z]?)(?!\w)|(?<!\w)(?:{_ROMAN})")
 _RANGE = re.compile(r"V(\d)(?: ?to |-)V(\d)")
 _FREE_NUMBER = re.compile(r"\d+(?:\.\d+)?:\d+(?:\.\d+)?|(?<!\d)12-lead|ratio (?:of |above |below |at least |over )?\d+(?:\.\d+)?")
 _NUMBER = re.compile(r"(?<![\w.])([-+−]?\d+(?:\.\d+)?)(?![\w.]*\w)")
