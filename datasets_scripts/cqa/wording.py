@@ -1,0 +1,161 @@
+"""One spelling for all machines: the words of a statement, its abbreviations written out, plurals made singular.
+
+`PVC(S)`, `ventricular-paced`, `A-V`, `Repol abnrm, lateral lds` and `1st deg` come out as the table of findings, the
+modifiers and the statements all write them, because all three pass through `words_of`.
+"""
+
+from __future__ import annotations
+
+import re
+
+_SEPARATED = "[-/ ]?"
+_TERRITORY_TAIL = "(septal|lateral|posterior|apical|basal|inferior|posterolateral|superior)"
+_COMPOUND = (
+    "(specific|sustained|diagnostic|conducted|transmural|capture|cap|noncapt|focal|form|phasic|operative|operatively"
+    "|excitation|ventricular|atrial|fascicular|sensing|polarization|entrant|entry)"
+)
+# in this order, on lower-case text
+_REWRITES: tuple[tuple[str, str], ...] = (
+    (r"[\u2018\u2019\u0060\u00b4]", "'"),
+    (r"[\u2010-\u2015\u2212]", "-"),
+    (r"[*!?\"_=<>|~^#%\[\]{}()\\\u00b0]", " "),
+    (r"\band ?/ ?or\b", "or"),
+    (r"\bw/o\b", "without"),
+    (r"\bw/ ?", "with "),
+    (r"\bi\. ?v\. ?", "iv "),
+    (r"\br ?[/:] ?s\b", "r/s"),
+    (r"\bqt ?/ ?qtc\b", "qt"),
+    (r"\bt-u\b", "t u"),
+    (r"\br-?s-?r ?(?:'|prime\b)", "rsr'"),
+    (r"excitat'n\b", "excitation"),
+    (r"\bacces'y\b", "accessory"),
+    (r"\bst ?(?:-|/|&|\+|and|or) ?t(?= |-|$|,|\.|/)(?!-u)", "st-t"),
+    (r"\bst t(?= (?:wave|change|abn|segment))", "st-t"),
+    (r"\b(?:a-v|a\. ?v\.|atrio-?ventricular)(?=\W|$)", "av"),
+    (r"\b(?:s-a|s\. ?a\.|sino-?atrial|sinu-?atrial)(?=\W|$)", "sa"),
+    (rf"\bant(?:ero|erior|\.)?{_SEPARATED}(?={_TERRITORY_TAIL}\b)", "antero"),
+    (rf"\binf(?:ero|\.)?[-/](?={_TERRITORY_TAIL}\b)", "infero"),
+    (rf"\bpostero-(?={_TERRITORY_TAIL}\b)", "postero"),
+    (rf"\b(non|multi|uni|poly|bi|post|pre|re|intra|inter|tri)[- ](?={_COMPOUND})", r"\1"),
+    (r"\bnon-?q\b", "non q"),
+    (r"\b(v[1-9]r?) ?(?:-|to|thru|through|\.\.\.?) ?(v?[1-9])\b", r"\1-\2"),
+    (r"\bv ?([1-9]) ?- ?(?=[1-9]\b)", r"v\1-v"),
+    (r"\b(\d) ?(?::| to ) ?(\d)\b(?!\d)", r"\1:\2"),
+    (r"\b(?:1-?st|i(?:st)?(?= degree)|1(?= ?deg)|(?<![:\d])1(?= avb?\b))", "first "),
+    (r"\b(?:2-?nd|ii(?= degree)|2(?= ?deg))", "second "),
+    (r"\b(?:3-?rd|iii(?= degree)|3(?= ?deg))", "third "),
+    (r"\b(?:sinus) or ectopic atrial (rhythm|bradycardia|tachycardia)", r"sinus \1 or ectopic atrial \1"),
+    (r"\b(?:atrial |a-?)?fib(?:rillation)? ?(?:/|or|-) ?(?:atrial )?(?:flut(?:ter)?)\b", "atrial fibrillation or atrial flutter"),
+    (r"\b(?:atrial |a-?)?flut(?:ter)? ?(?:/|or|-) ?(?:atrial )?fib(?:rillation)?\b", "atrial flutter or atrial fibrillation"),
+    (r"\b(left|right) (?:or|and|/) (left|right) (atrial|ventricular) (\w+)", r"\1 \3 \4 and \2 \3 \4"),
+    (r"\b(left|right)/(left|right) (atrial|ventricular) (\w+)", r"\1 \3 \4 and \2 \3 \4"),
+)  # fmt: skip
+_COMPILED = tuple((re.compile(pattern), replacement) for pattern, replacement in _REWRITES)
+
+SEPARATORS = frozenset({",", ";", ".", "-", ":"})
+_TOKEN = re.compile(r"v[1-9]r?-v?[1-9]|\d+:\d+|st-t|r/s|[^\W_]+(?:'[^\W_]*)?|(?<= )-+(?= )|--+|[,;:+/&]|\.(?!\d)")
+
+_SPELLED_OUT = {
+    word: full
+    for full, words in {
+        "abnormality": "abnrm abnormalty abnorm abn abnl abnormalities abnrmality",
+        "repolarization": "repol repolarisation repolariztn repolarizatn",
+        "probable": "prob probably likely presumably presumed probbly",
+        "possible": "poss possibly questionable perhaps potential potentially conceivably",
+        "borderline": "bord brdrline marginal bdl",
+        "lead": "lds ld leads lead's",
+        "ventricular": "vent ventr ventricle ventricles vntrclr",
+        "infarction": "infarct infarcts infarctions infarc infrct infarcted",
+        "depression": "depr depressions dep",
+        "elevation": "elev elevations elevatn",
+        "undetermined": "undet indeterminate unknown uncertain undeterminate indet undtrmnd unspecified",
+        "bradycardia": "bradycardic",
+        "tachycardia": "tachy tachycardic tachycardias",
+        "nonspecific": "nonspec unspecific nonspecif nsp",
+        "incomplete": "incompl inc incomp",
+        "complete": "compl comp",
+        "consider": "cons considered considering",
+        "suggest": "suggests suggesting suggestive suggested sugg",
+        "degree": "deg degr",
+        "first": "1st",
+        "second": "2nd",
+        "third": "3rd",
+        "ischemia": "ischaemia isch ischem",
+        "ischemic": "ischaemic",
+        "hyperkalemia": "hyperkalaemia",
+        "hypokalemia": "hypokalaemia",
+        "hypercalcemia": "hypercalcaemia",
+        "hypocalcemia": "hypocalcaemia",
+        "inferior": "inf infer",
+        "anterior": "ant anter",
+        "lateral": "lat latrl",
+        "posterior": "postr posteriorly",
+        "septal": "sept septum",
+        "hypertrophy": "hypertr hypertrophic hyper",
+        "enlargement": "enlarg enlgmt enlarged enl",
+        "deviation": "dev devn deviated",
+        "interval": "int intvl intervals",
+        "prolonged": "prol prolong prlngd",
+        "conduction": "cond conductn",
+        "supraventricular": "sv supravent supraventr",
+        "intraventricular": "intravent intraventr",
+        "premature": "prem",
+        "complex": "complexes cmplx complexs",
+        "stimulus": "stimuli",
+        "rhythm": "rhythms rhy",
+        "variation": "variatn",
+        "moderate": "mod moderately",
+        "minimal": "min minimally minor minimum",
+        "frequent": "freq frequently",
+        "occasional": "occ occas occasionally",
+        "abnormal": "abnormally",
+        "nonsustained": "unsustained",
+        "noncapture": "noncapt noncap noncaptured",
+        "postoperative": "postop",
+        "generalized": "generalised",
+        "analyzed": "analysed",
+        "recommend": "recommended",
+        "ecg": "ekg electrocardiogram ecgs",
+        "av": "atrioventricular",
+        "sa": "sinoatrial",
+        "patient": "patient's pt",
+        "because": "bc",
+        "marked": "markedly",
+        "severe": "severely",
+        "voltage": "volt voltages",
+        "extensive": "extens",
+        "left": "lt",
+        "right": "rt",
+    }.items()
+    for word in words.split()
+}
+_STAYS = frozenset("axis is as has was this does torsades previous less loss its ves always sinus s us".split())
+
+
+def _singular(word: str) -> str:
+    if len(word) < 4 or word in _STAYS or not word.endswith("s") or word.endswith(("ss", "us", "is")):
+        return word
+    if word.endswith("ies"):
+        return f"{word[:-3]}y"
+    return word[:-2] if word.endswith(("xes", "ches", "shes")) else word[:-1]
+
+
+def words_of(text: str) -> tuple[str, ...]:
+    """The words and separators (`, ; . : - + / &`) of a text in their common spelling; leads come out in lower case.
+
+    >>> words_of("Repol abnrm, lateral lds")
+    ('repolarization', 'abnormality', ',', 'lateral', 'lead')
+    >>> words_of("SINUS RHYTHM WITH PVC(S) - 2ND DEG. A-V BLOCK")
+    ('sinus', 'rhythm', 'with', 'pvc', '-', 'second', 'degree', 'av', 'block')
+    """
+    text = re.sub(r"\(e?s\)", "", text.casefold())
+    for pattern, replacement in _COMPILED:
+        text = pattern.sub(replacement, text)
+    words = [_SPELLED_OUT.get(word, word) for word in _TOKEN.findall(f" {text} ")]
+    words = [_SPELLED_OUT.get(_singular(word), _singular(word)) for word in words]
+    return tuple("-" if word.startswith("--") else word for word in _without_abbreviation_points(words))
+
+
+def _without_abbreviation_points(words: list[str]) -> list[str]:
+    """`deg.` is `degree`: its full stop ends no sentence."""
+    return [word for at, word in enumerate(words) if not (word == "." and at and words[at - 1] == "degree")]
