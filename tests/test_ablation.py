@@ -105,10 +105,10 @@ def test_a_finished_run_is_not_repeated_and_the_table_pairs_seeds(records, tmp_p
         ("longer", 0, "choose"),
     ]
     assert lines[1]["curve"].keys() == {"1"} and lines[1]["settings"]["epochs"] == 2
-    made = ablation_table.table(results, "choose", "esi").splitlines()
+    made = ablation_table.table(results, "choose", "esi", "several").splitlines()
     assert len(made) == 4 and made[2].startswith("| esi | 1 | ") and " to " in made[3]
     with pytest.raises(ValueError, match="expected lines of stage 'report', got none"):
-        ablation_table.table(results, "report", "esi")
+        ablation_table.table(results, "report", "esi", "several")
 
 
 def test_an_unknown_stage_is_refused():

@@ -130,6 +130,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--set", help="fields of the arm to change, as JSON; give the run a --suffix")
     parser.add_argument("--suffix", default="", help="added to the arm's name")
     parser.add_argument("--baseline", default="esi", help="arm of the table's paired intervals")
+    parser.add_argument("--prompts", default="codes", help="prompt set of the table: one, several or codes")
+    parser.add_argument("--whole", action="store_true", help="table of records seen at once, not by windows")
     parser.add_argument("--curve_epochs", type=int, default=0, help="judge after every so many epochs too")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args(argv)
@@ -138,7 +140,9 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.action == "run":
         run(arguments)
     else:
-        sys.stdout.write(table(Path(arguments.results), arguments.stage, arguments.baseline) + "\n")
+        view = "whole/" if arguments.whole else ""
+        made = table(Path(arguments.results), arguments.stage, arguments.baseline, arguments.prompts, view)
+        sys.stdout.write(f"{made}\n")
     return 0
 
 

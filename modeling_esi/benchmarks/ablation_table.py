@@ -9,14 +9,13 @@ import numpy as np
 
 from modeling_esi.evaluation.metrics import bootstrap_interval, macro_auroc
 
-PROMPTS = "zero_shot/several"
 
-
-def table(results: Path, stage: str, baseline: str) -> str:
+def table(results: Path, stage: str, baseline: str, prompts: str = "codes", view: str = "") -> str:
     """Markdown: for each arm of a stage the number of seeds, probe and zero-shot (mean, spread), and the differences.
 
     A difference is between means over seeds, with a 95 % interval over patients drawn with replacement, the same draws
-    for both arms. The probe's strength is the best of the arm's mean in stage "choose". ValueError without the lines.
+    for both arms. The probe's strength is the best of the arm's mean in stage "choose". `prompts` names the prompt set;
+    `view` is "whole/" for records seen at once. ValueError without the lines.
     """
     lines = [json.loads(line) for line in results.read_text().splitlines()]
     by_arm: dict[str, list[dict]] = {}
@@ -25,17 +24,17 @@ def table(results: Path, stage: str, baseline: str) -> str:
             by_arm.setdefault(line["arm"], []).append(line)
     if not by_arm:
         raise ValueError(f"{results}: expected lines of stage {stage!r}, got none; run the arms first.")
-    strengths = {arm: best_strength(lines, arm) for arm in by_arm}
+    strengths = {arm: best_strength(lines, arm, view) for arm in by_arm}
     rows = [
         "| arm | seeds | probe | zero-shot | probe against baseline | zero-shot against baseline |",
         "|" + "---|" * 6,
     ]
     for arm, runs in by_arm.items():
-        protocols = (strengths[arm], PROMPTS)
+        protocols = (strengths[arm], zero_shot_key(runs[0], prompts, view))
         cells = [f"{mean_and_spread([run['figures'][protocol] for run in runs])}" for protocol in protocols]
         against = ["", ""]
         if arm != baseline and baseline in by_arm:
-            theirs = (strengths[baseline], PROMPTS)
+            theirs = (strengths[baseline], zero_shot_key(by_arm[baseline][0], prompts, view))
             against = [
                 difference(results.parent / "scores", stage, (arm, runs, mine), (baseline, by_arm[baseline], other))
                 for mine, other in zip(protocols, theirs, strict=True)
@@ -44,13 +43,20 @@ def table(results: Path, stage: str, baseline: str) -> str:
     return "\n".join(rows)
 
 
-def best_strength(lines: list[dict], arm: str) -> str:
+def zero_shot_key(run: dict, prompts: str, view: str) -> str:
+    """The zero-shot protocol of a run; without the view where training saw whole records, which are judged once."""
+    key = f"{view}zero_shot/{prompts}"
+    return key if key in run["figures"] else f"zero_shot/{prompts}"
+
+
+def best_strength(lines: list[dict], arm: str, view: str = "") -> str:
     """The probe's key with the highest mean on validation; over all arms where this one has no such run."""
     chosen = [line["figures"] for line in lines if line["stage"] == "choose"]
     own = [line["figures"] for line in lines if line["stage"] == "choose" and line["arm"] == arm] or chosen
     if not own:
         raise ValueError(f"{arm}: the probe's strength is chosen on validation; run stage choose first.")
-    keys = [key for key in own[0] if key.startswith("probe/")]
+    keys = [key for key in own[0] if key.startswith(f"{view}probe/")]
+    keys = keys or [key for key in own[0] if key.startswith("probe/")]
     return max(keys, key=lambda key: np.mean([figures[key] for figures in own]))
 
 
