@@ -97,8 +97,10 @@ def rows(texts: list[str], labels: list[list[str]]) -> Dataset:
 
 def test_the_protocol_writes_judges_and_keeps_the_texts(processor, tmp_path):
     test = rows([*TRUE, ""], [*LABELS, ["SR"]])
-    context = EvaluationContext(tiny_esi(), processor, "toy", dataset_rows={"test": test}, num_resamples=10)
-    result = run(context, tmp_path, max_new_tokens=5)
+    context = EvaluationContext(
+        tiny_esi(), processor, "toy", dataset_rows={"test": test}, num_resamples=10, output=tmp_path
+    )
+    result = run(context, max_new_tokens=5)
     assert result.trained["num_records"] == 4 and result.left_out == {"1 records": "without a text"}
     assert {"bleu4", "rouge_l", "label_f1_macro", "another_record/bleu4"} <= result.trained.keys()
     assert {key for key in result.random_weights if "note" not in key} >= {"bleu4", "label_f1_micro"}

@@ -18,6 +18,7 @@ from .label_matcher import LabelMatcher
 from .label_tasks import target_matrix
 from .metrics import RareClassError, bootstrap_interval
 from .results import Result
+from .task_results import empty_result
 from .text_scores import TextScores, label_f1, micro_f1
 from .zero_shot import patients
 
@@ -26,12 +27,17 @@ if TYPE_CHECKING:
 
     from .context import EvaluationContext
 
+TEXT = "report_else_statements"  # which text records carry, where nothing else is said
 TEXTS_FILE = "captions.jsonl"
+PROTOCOL = (
+    "Reports of at most {max_new_tokens} tokens, beams: {num_beams}. BLEU is sacrebleu's (13a, lower case), ROUGE-L "
+    "the mean F-measure of rouge-score. another_record: the true report of another record, as plausible reports "
+    "at random do. true_report: the findings of the true reports by the same matcher, the best to be hoped for."
+)
 
 
 def run(
     context: EvaluationContext,
-    output: Path | None = None,
     *,
     max_new_tokens: int = 128,
     num_beams: int = 1,
@@ -62,28 +68,19 @@ def run(
     }
     judge = _judge(context, judged, prompts)
     figures = {role: judge(texts) for role, texts in written.items()}
-    if output is not None:
-        _save_texts(Path(output) / TEXTS_FILE, judged, written["trained"])
-    leakage = context.leakage()
-    return Result(
-        name="captioning",
-        protocol=f"Reports of at most {max_new_tokens} tokens, {num_beams} beams. BLEU is sacrebleu's (13a, lower "
-        "case), ROUGE-L the mean F-measure of rouge-score. another_record: the true report of another record, what "
-        "writing plausible reports at random gives. true_report: the findings of the true report by the same matcher, "
-        "the best that can be reached.",
-        dataset=f"{context.source}, {context.split}",
-        model=context.name,
-        trained=figures["trained"],
-        random_weights=figures["random_weights"],
-        compared=figures.get("compared", {}),
-        tables={"Examples": _examples(judged, written["trained"])},
-        left_out={f"{len(rows) - len(told)} records": "without a text"} if len(told) < len(rows) else {},
-        seen_in_training=leakage.seen,
-        leakage=leakage.line,
-        notes=[] if prompts else ["No F1 of findings: the data set has no labels."],
-        task_type="text-generation",
-        settings=context.settings() | {"text": context.text, "max_new_tokens": max_new_tokens, "num_beams": num_beams},
-    )
+    if context.output is not None:
+        _save_texts(Path(context.output) / TEXTS_FILE, judged, written["trained"])
+    settings = {"text": context.text, "max_new_tokens": max_new_tokens, "num_beams": num_beams}
+    result = empty_result(context, "captioning", PROTOCOL.format(**settings), **settings)
+    result.trained, result.random_weights = figures["trained"], figures["random_weights"]
+    result.compared = figures.get("compared", {})
+    result.tables["Examples"] = _examples(judged, written["trained"])
+    result.task_type = "text-generation"
+    if len(told) < len(rows):
+        result.left_out[f"{len(rows) - len(told)} records"] = "without a text"
+    if not prompts:
+        result.notes.append("No F1 of findings: the data set has no labels.")
+    return result
 
 
 def write_reports(

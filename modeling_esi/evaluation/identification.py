@@ -17,6 +17,7 @@ from .embedding import unit_length
 from .enrolment import Enrolment, check_disjoint, choose_recordings, read_patients, read_split
 from .metrics import bootstrap_interval, hits_at_k
 from .results import Result
+from .task_results import empty_result
 from .verification import VerificationPairs, verification_pairs
 
 if TYPE_CHECKING:
@@ -66,21 +67,15 @@ def run(
         )
         for role in context.models()
     }
-    leakage = context.leakage()
-    return Result(
-        name="identification",
-        protocol=f"{chosen} A probe is looked for in the gallery by cosine similarity of the {layer} embeddings; "
-        f"verification judges all pairs of a probe and an enrolled recording. {disjoint}",
-        dataset=f"{context.source}, {context.split}",
-        model=context.name,
-        trained=figures["trained"],
-        random_weights=figures["random_weights"],
-        compared=figures.get("compared", {}),
-        left_out=left_out,
-        seen_in_training=leakage.seen,
-        leakage=leakage.line,
-        settings=context.settings() | {"probes": probes, "layer": layer, "has_split_files": split_dir is not None},
+    protocol = (
+        f"{chosen} A probe is looked for in the gallery by cosine similarity of the {layer} embeddings; verification "
+        f"judges all pairs of a probe and an enrolled recording. {disjoint}"
     )
+    settings = {"probes": probes, "layer": layer, "has_split_files": split_dir is not None}
+    result = empty_result(context, "identification", protocol, **settings)
+    result.trained, result.random_weights = figures["trained"], figures["random_weights"]
+    result.compared, result.left_out = figures.get("compared", {}), left_out
+    return result
 
 
 def identification(

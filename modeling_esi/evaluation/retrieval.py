@@ -10,11 +10,13 @@ import numpy as np
 from .embedding import unit_length
 from .metrics import bootstrap_interval, hits_at_k, number_answers
 from .results import Result
+from .task_results import empty_result
 from .zero_shot import patients
 
 if TYPE_CHECKING:
     from .context import EvaluationContext
 
+TEXT = "report_else_statements"  # which text records carry, where nothing else is said
 DEPTHS = (1, 5, 10)
 _ROWS_AT_ONCE = 1024  # 20,000 candidates: 80 MB of similarities instead of 1.6 GB
 
@@ -51,20 +53,13 @@ def run(context: EvaluationContext, *, equal_texts: bool = True) -> Result:
         for role in context.models()
     }
     right = "A record with the same statements or report counts as right." if equal_texts else ""
-    leakage = context.leakage()
-    return Result(
-        name="retrieval",
-        protocol=f"Recall among all {len(told)} candidates by cosine similarity, both ways. {right}".strip(),
-        dataset=f"{context.source}, {context.split}",
-        model=context.name,
-        trained=figures["trained"],
-        random_weights=figures["random_weights"],
-        compared=figures.get("compared", {}),
-        left_out={f"{len(rows) - len(told)} records": "without a text"} if len(told) < len(rows) else {},
-        seen_in_training=leakage.seen,
-        leakage=leakage.line,
-        settings=context.settings() | {"text": context.text, "equal_texts": equal_texts},
-    )
+    protocol = f"Recall among all {len(told)} candidates by cosine similarity, both ways. {right}".strip()
+    result = empty_result(context, "retrieval", protocol, text=context.text, equal_texts=equal_texts)
+    result.trained, result.random_weights = figures["trained"], figures["random_weights"]
+    result.compared = figures.get("compared", {})
+    if len(told) < len(rows):
+        result.left_out[f"{len(rows) - len(told)} records"] = "without a text"
+    return result
 
 
 def retrieval(
