@@ -223,8 +223,8 @@ def test_a_page_is_read_whole():
         ("or V1\n", "or AVF\n", "AVF"),
         ("40 to 60 bpm", "40 to 60", "40, 60"),
         ("for 3.0 s.", "for 3.0.", "3 without"),
-        ("name: \"long pause\"", "name: \"Long pause\"", "lower-case name"),
-        ("name: \"long pause\"", "name: [", "no YAML"),
+        ('name: "long pause"', 'name: "Long pause"', "lower-case name"),
+        ('name: "long pause"', "name: [", "no YAML"),
     ],
 )
 def test_a_page_that_breaks_the_form_is_refused(old, new, reason):

@@ -35,9 +35,13 @@ _HEADING = re.compile(r"^## (.+)$", re.MULTILINE)
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
 # "type I", "Mobitz II" and the like are kinds, not leads
 _ROMAN = r"(?<!type )(?<!Mobitz )(?<!class )(?:III|II|I)(?![\w'])"
-_LEAD = re.compile(rf"(?<![\w/-])V[1-9](?: ?to |-)V[1-9](?!\w)|(?<!\w)(?:[aA]V[A-Za-z]|V\d+[A-Z]?)(?!\w)|(?<!\w)(?:{_ROMAN})")
+_LEAD = re.compile(
+    rf"(?<![\w/-])V[1-9](?: ?to |-)V[1-9](?!\w)|(?<!\w)(?:[aA]V[A-Za-z]|V\d+[A-Z]?)(?!\w)|(?<!\w)(?:{_ROMAN})"
+)
 _RANGE = re.compile(r"V(\d)(?: ?to |-)V(\d)")
-_FREE_NUMBER = re.compile(r"\d+(?:\.\d+)?:\d+(?:\.\d+)?|(?<!\d)12-lead|ratio (?:of |above |below |at least |over )?\d+(?:\.\d+)?")
+_FREE_NUMBER = re.compile(
+    r"\d+(?:\.\d+)?:\d+(?:\.\d+)?|(?<!\d)12-lead|ratio (?:of |above |below |at least |over )?\d+(?:[.:]\d+)?"
+)
 _NUMBER = re.compile(r"(?<![\w.])([-+−]?\d+(?:\.\d+)?)(?![\w.]*\w)")
 _UNIT = "|".join(re.escape(unit) for unit in sorted(UNITS, key=len, reverse=True))
 _WITH_UNIT = re.compile(rf"(?:\s*(?:to|and|or|-|/)\s*[-+−]?\d+(?:\.\d+)?)*[ -]?({_UNIT})(?!\w)")
@@ -149,7 +153,9 @@ def load_knowledge(folder: Traversable | None = None) -> dict[str, KnowledgePage
     """
     folder = folder if folder is not None else files("datasets_scripts.cqa").joinpath(PAGES_FOLDER)
     pages: dict[str, KnowledgePage] = {}
-    for file in sorted((entry for entry in folder.iterdir() if entry.name.endswith(".md")), key=lambda entry: entry.name):
+    for file in sorted(
+        (entry for entry in folder.iterdir() if entry.name.endswith(".md")), key=lambda entry: entry.name
+    ):
         page = parse_page(file.read_text(encoding="utf-8"), file.name)
         pages[page.name] = page
     if not pages:
@@ -161,14 +167,17 @@ def parse_page(text: str, file_name: str) -> KnowledgePage:
     """A page from its text; `file_name` must be the page's name with `-` for spaces and `.md`."""
     match = _FRONT_MATTER.match(text)
     if match is None:
-        raise KnowledgeError(f"{file_name}: expected front matter between two lines '---' at the top, got {text[:40]!r}")
+        raise KnowledgeError(
+            f"{file_name}: expected front matter between two lines '---' at the top, got {text[:40]!r}"
+        )
     front = _front_matter(match["front"], file_name)
     sections = _sections(match["body"], file_name)
     page = KnowledgePage(
         **front,
         sections=MappingProxyType(sections),
         criteria=tuple(
-            Criterion(line, leads_in(line), numbers_in(line)) for line in _bullets(sections["Criteria"], "Criteria", file_name)
+            Criterion(line, leads_in(line), numbers_in(line))
+            for line in _bullets(sections["Criteria"], "Criteria", file_name)
         ),
     )
     _check(page, file_name)
@@ -211,7 +220,9 @@ def _sections(body: str, file_name: str) -> dict[str, str]:
     parts = _HEADING.split(body)
     names = tuple(parts[1::2])
     if names != SECTIONS or parts[0].strip():
-        raise KnowledgeError(f"{file_name}: expected the sections {', '.join(SECTIONS)} in this order, got {', '.join(names)}")
+        raise KnowledgeError(
+            f"{file_name}: expected the sections {', '.join(SECTIONS)} in this order, got {', '.join(names)}"
+        )
     sections = dict(zip(names, (part.strip() for part in parts[2::2]), strict=True))
     if empty := [name for name, text in sections.items() if not text]:
         raise KnowledgeError(f"{file_name}: expected text in every section, got none in {', '.join(empty)}")
@@ -227,10 +238,14 @@ def _bullets(text: str, section: str, file_name: str) -> tuple[str, ...]:
 
 def _check(page: KnowledgePage, file_name: str) -> None:
     if page.name != page.name.lower() or file_name != f"{page.name.replace(' ', '-')}.md":
-        raise KnowledgeError(f"{file_name}: expected the lower-case name with '-' for spaces as file name, got {page.name!r}")
+        raise KnowledgeError(
+            f"{file_name}: expected the lower-case name with '-' for spaces as file name, got {page.name!r}"
+        )
     _bullets(page.sections["Mimics"], "Mimics", file_name)
     if page.urgency not in URGENCIES:
-        raise KnowledgeError(f"{file_name}: urgency: expected '<{'|'.join(URGENCIES)}>: why', got {page.sections['Urgency']!r}")
+        raise KnowledgeError(
+            f"{file_name}: urgency: expected '<{'|'.join(URGENCIES)}>: why', got {page.sections['Urgency']!r}"
+        )
     for section, text in page.sections.items():
         _check_text(text, section, file_name)
 
@@ -240,4 +255,6 @@ def _check_text(text: str, section: str, file_name: str) -> None:
         known = ", ".join(STANDARD_LEADS + EXTRA_LEADS)
         raise KnowledgeError(f"{file_name}: {section}: expected leads of {known}, got {', '.join(unknown)}")
     if bare := [f"{number.value:g}" for number in numbers_in(text) if not number.unit]:
-        raise KnowledgeError(f"{file_name}: {section}: expected a unit behind every number, got {', '.join(bare)} without one")
+        raise KnowledgeError(
+            f"{file_name}: {section}: expected a unit behind every number, got {', '.join(bare)} without one"
+        )
