@@ -125,7 +125,7 @@ def _muscle(
 ) -> np.ndarray:
     """Band-passed white noise under a slow envelope; the band ends below half the rate."""
     high = min(MUSCLE_BAND[1], 0.45 * sampling_rate)
-    band = scipy_signal.butter(4, (MUSCLE_BAND[0], high), "bandpass", fs=sampling_rate, output="sos")
+    band = scipy_signal.butter(4, np.array((MUSCLE_BAND[0], high)) * 2 / sampling_rate, "bandpass", output="sos")
     settling = int(sampling_rate)  # the filter's first second is not part of the record
     white = generator.normal(size=(shape[0], shape[1] + settling))
     bursts = np.stack([1 + 0.7 * _sines(time, generator.uniform(0.2, 1.0, 3), generator) for _ in range(shape[0])])
