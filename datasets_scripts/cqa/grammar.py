@@ -58,7 +58,7 @@ TERRITORIES: dict[str, str] = {
     "apical": "apical|apex|apicolateral",
     "extensive": "extensive|widespread",
     "extensive anterior": "extensive anterior",
-    "diffuse": "diffuse|generalized|global|diffuse lead|all lead|most lead|many lead",
+    "diffuse": "diffuse|throughout|generalized|global|diffuse lead|all lead|most lead|many lead",
     "limb leads": "extremity lead|limb lead|frontal lead|frontal plane|extremity|limb|standard lead|frontal plane lead",
     "precordial leads": "precordial lead|chest lead|precordial|v lead|horizontal plane|anterior precordial lead",
     "right precordial leads": "right precordial lead|right precordial",
@@ -97,15 +97,16 @@ FREQUENCIES: dict[str, str] = {
 }  # fmt: skip
 
 SEVERITIES: dict[str, str] = {
-    "minimal": "minimal|slight|trivial|very small|slightly|subtle|minimally",
+    "minimal": "minimal|slight|trivial|very small|small|tiny|slightly|subtle|minimally",
     "mild": "mild|mildly",
     "moderate": "moderate",
-    "marked": "marked|significant|pronounced|definite|prominent|striking",
+    "marked": "marked|large|significant|pronounced|definite|prominent|striking",
     "severe": "severe|extreme|profound|extremely",
     "abnormal": "abnormal|pathological|excessive",
 }  # fmt: skip
 
 FORMS: dict[str, str] = {
+    "intrinsic": "intrinsic",
     "multifocal": "multifocal|multiform|polymorphic|multiformed",
     "unifocal": "unifocal|uniform|monomorphic",
     "interpolated": "interpolated",
@@ -136,12 +137,18 @@ NOTES: dict[str, str] = {
     "normal variant": "normal variant|may be normal variant|may be a normal variant|may be normal variant for age|may be normal"
     "|may be a normal variant for age|probable normal variant|probable a normal variant|a normal variant|possible normal variant"
     "|normal for age|may be normal for age|variant of normal|may be normal for age sex|could be normal|benign variant"
-    "|could be a normal variant|could be normal variant|may be physiologic|normal finding|physiologic|is normal for age"
+    "|could be a normal variant|could be normal variant|may be physiologic|normal finding|physiologic|is normal for age|for a female of this age|for a male of this age|a normal juvenile pattern|normal juvenile pattern"
+    "|juvenile pattern|juvenile t wave|normal for age and race|is normal for age and race|may be a normal variant for a female of this age"
+    "|may be a normal variant for a male of this age|is a normal juvenile pattern"
     "|normal early|may be normal in young adult|probable normal for age|may be normal for age and sex|within normal limit",
     "rate related": "rate related|probable rate related|possible rate related|due to rate|rate dependent"
     "|due to rate rhythm|due to rhythm|due to tachycardia rate|related to rate",
     "nonspecific": "nonspecific|is nonspecific",
     "non-diagnostic": "nondiagnostic|is nondiagnostic",
+    "unless pulmonary disease": "if no pulmonary disease",
+    "masked": "masked by fascicular block|may be masked by fascicular block|masked by lbbb|masked by left bundle branch block",
+    "cited before": "cited on or before",
+    "also in lateral leads": "lateral lead also involved|lateral lead is also involved|also involved|involved",
     "new": "now present|now evident|new since previous|new since previous tracing|has developed",
     "for age or sex": "for age|for age sex|for age and sex|for sex|for age gender|for age and gender|for gender|for patient age",
     "in young women": "in young women|in young woman|in young adult|in young male|in young men|in athlete",
@@ -159,7 +166,8 @@ FILLERS = (
     "|present|seen|noted|observed|above|below|as above|here|such|some|other|additional|associated|underlying|basic|both"
     "|either|only|alone|though|although|however|while|then|than|now|still|again|persistent|persist|superimposed"
     "|combined|further|partly|site|region|area|origin|beat|complex|extension|extending|extend|into|over|out|up|through"
-    "|bpm|ms|mv|mm|degree|ecg|based on|described|normal|underlying rhythm|very|more|less|occur|with a rate of|rate of|s p"
+    "|bpm|ms|mv|mm|degree|ecg|based on|described|normal|underlying rhythm|very|more|less|occur|appearance|provide|offer|give|magnet|available|clinical finding of|clinical finding|finding"
+    "|shown|show|exist|with a|likely|in part|with a rate of|rate of|rate|v rate|ventricular rate|heart rate"
 )  # fmt: skip
 BOUNDARIES: dict[str, str] = {
     "with": "with|followed by|following|alternating with|complicated by|superimposed on",
@@ -172,6 +180,7 @@ LEADS: Mapping[str, str] = MappingProxyType(
     | {f"v{number}": f"V{number}" for number in range(1, 10)}
     | {f"v{number}r": f"V{number}R" for number in range(1, 7)}
 )
+PASSED_OVER = frozenset(",-/&")  # within a phrase
 _LEAD_RANGE = re.compile(r"v([1-9])-v?([1-9])")
 
 
@@ -229,6 +238,8 @@ def _added(kind: str, values: Mapping[str, str]) -> dict[tuple[str, ...], Item]:
 def _begins_with_modifier(phrase: tuple[str, ...], name: str, modifiers: Mapping[tuple[str, ...], Item]) -> bool:
     """Whether a synonym is a shorter one with a modifier before it, which is then better read as one."""
     kinds = ("frequency", "severity", "form", "age")
+    if any(phrase[:length] in finding_phrases() for length in range(1, len(phrase))):
+        return False  # cut short, its beginning would be read as something else
     return any(
         finding_phrases().get(phrase[cut:]) == name and modifiers.get(phrase[:cut], Item("", "")).kind in kinds
         for cut in range(1, len(phrase))
@@ -272,7 +283,7 @@ def _item_at(words: tuple[str, ...], at: int) -> Item:
     best = None
     position = at
     while position < len(words) and len(phrase) < _longest_phrase().get(word, 0):
-        if words[position] not in ",-/&":
+        if words[position] not in PASSED_OVER:
             phrase.append(words[position])
             found = lexicon().get(tuple(phrase))
             if found:
@@ -280,4 +291,6 @@ def _item_at(words: tuple[str, ...], at: int) -> Item:
         position += 1
     if best:
         return best
-    return Item("leads" if leads_of(word) else "unknown", word, at, at + 1)
+    if leads_of(word):
+        return Item("leads", word, at, at + 1)
+    return Item("filler" if word[0].isdigit() and word[-1].isdigit() else "unknown", word, at, at + 1)

@@ -8,14 +8,14 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-KINDS = ("quality", "administrative", "summary")
+KINDS = ("quality", "summary", "administrative")
 
 # each cue with what it takes along, so that no part of it is read as a finding; on lower-case text without asterisks
 _QUALITY = (
     r"(?:lead|electrode|cable)(?:s|\(s\))? (?:is |are |was |were )?(?:un|not )suitable for analysis.*",
     r"(?:recording|tracing|ecg|data|signal) (?:is )?unsuitable for (?:analysis|interpretation)(?:.*repeat)?",
     r"technically (?:unsatisfactory|inadequate|poor|difficult|limited)(?: tracing| ecg| recording)?",
-    r"(?:possible )?measurement error.*",
+    r"(?:possible )?(?:measurement|analysis|recording|lead|acquisition|computation) error.*",
     r"(?:warning ?:? ?)?(?:poor )?data quality.*",
     r"poor (?:signal |tracing |ecg |recording )?quality.*",
     r"quality (?:of (?:the )?(?:ecg|tracing|data|recording))? .*interpretation.*",
@@ -42,13 +42,14 @@ _QUALITY = (
     r"(?:please )?repeat (?:the )?(?:ecg|tracing|recording)\b.*|please repeat|check (?:data|leads?|electrodes?)",
     r"(?:gain|calibration|standardi[sz]ation) .*|(?:half|double) standard.*",
     r"(?:interpretation|analysis|measurements?) (?:may|might|could) be (?:affected|unreliable|inaccurate|impaired).*",
+    r"(?:the )?report (?:below|above).*",
     r"(?:no|insufficient|invalid) (?:ecg |lead )?(?:signal|data|qrs(?: complexes)? detected|waveform)\b.*",
     r"\bnot (?:enough|sufficient) .*data.*",
 )
 _ADMINISTRATIVE = (
-    r".*\bwithout (?:knowing|knowledge|knowlege|the knowledge|known|benefit|information).*",
+    r"^.*\bwithout (?:knowing|knowledge|knowlege|the knowledge|known|benefit|information).*",
     r"un ?-?confirmed.*|not confirmed.*|\bconfirmed\b.*",
-    r".*(?:pediatric|paediatric|adult|infant|neonatal) (?:criteria|ecg|analysis|interpretation|report).*",
+    r"^.*(?:pediatric|paediatric|adult|infant|neonatal) (?:criteria|ecg|analysis|interpretation|report).*",
     r"^(?:age|gender|sex)(?: ?(?:and|or|/|&) ?(?:age|gender|sex))? (?:not |un|assumed|specific).*",
     r"^(?:no|missing|unknown|invalid|unspecified) (?:patient )?(?:age|gender|sex|date of birth).*",
     r"interpretation (?:made|based|assumes|is|done|performed|by|without).*",
@@ -61,6 +62,8 @@ _ADMINISTRATIVE = (
     r"(?:standard )?(?:12|15|18|single|six)[ -]?lead (?:ecg|electrocardiogram).*|(?:stress|rhythm) (?:test|strip)\b.*",
     r"(?:see|refer to|call|notify|contact) .*|critical (?:test )?(?:result|value).*|stat\b.*|test (?:ecg|record|patient).*",
     r"serial (?:comparison|changes|ecg).*|no (?:significant )?change(?:s)? (?:was|were|from|since|in|has|have)\b.*",
+    r"^no (?:significant )?changes?$|suggests? recording .*|recording .* recommended.*",
+    r"^(?:p|pr|qrs|qt|qtc|rr|t|vent\w* rate|heart rate|rate)(?: interval| duration| axis)?s? ?[:=]? ?-?\d.*",
 )
 _SUMMARY = (
     r"summary\b.*",
@@ -78,14 +81,23 @@ _SUMMARY = (
 # remarks on the lines before them, which name nothing themselves; only for what has no other cue
 _REMARK = (
     r"(?:these |such |the |above |those )?(?:changes?|findings?|abnormalit\w+|this|these)\b.*",
+    r".*\bleads? (?:are|is) (?:also )?involved",
     r".*\b(?:as above|may be normal|normal variant|clinical (?:findings|data))\b.*",
 )  # fmt: skip
 _TABLES = {"quality": _QUALITY, "summary": _SUMMARY, "administrative": _ADMINISTRATIVE}
 
 
+_CLAUSE_END = re.compile(r"(?<=[.;])\s+|(?<=\w\.)(?=[a-z]{4})")
+
+
 @lru_cache(maxsize=1)
 def _cues() -> tuple[tuple[str, re.Pattern[str]], ...]:
-    return tuple((kind, re.compile(rf"(?<!\w)(?:{cue})")) for kind, cues in _TABLES.items() for cue in cues)
+    return tuple((kind, re.compile(rf"(?<!\w)(?:{cue})")) for kind in KINDS for cue in _TABLES[kind])
+
+
+@lru_cache(maxsize=1)
+def _any_cue() -> re.Pattern[str]:
+    return re.compile(rf"(?<!\w)(?:{'|'.join(cue for kind in KINDS for cue in _TABLES[kind])})")
 
 
 @lru_cache(maxsize=1)
@@ -99,19 +111,25 @@ def plain_text(text: str) -> str:
 
 
 def without_cues(text: str) -> tuple[str, str]:
-    """`(kind, rest)`: the kind of the first cue in a plain text (empty if none), and the text without all its cues."""
-    kind = ""
-    for cue_kind, cue in _cues():
-        rest = " ".join(
-            _clause_without(cue, clause) for clause in re.split(r"(?<=[.;])\s+|(?<=\w\.)(?=[a-z]{4})", text)
-        )
-        kind = kind or (cue_kind if rest.strip() != text.strip() else "")
-        text = rest
-    return kind, text.strip()
+    """`(kind, rest)`: the kind of the cues in a plain text (empty if none), and the text without them.
+
+    Where there are several kinds, the first of `KINDS` is told.
+    """
+    kinds: set[str] = set()
+    rest: list[str] = []
+    for clause in _CLAUSE_END.split(text):
+        if _any_cue().search(clause):
+            clause = _without_cues(clause, kinds)
+        rest.append(clause)
+    return next((kind for kind in KINDS if kind in kinds), ""), " ".join(rest).strip()
 
 
-def _clause_without(cue: re.Pattern[str], clause: str) -> str:
-    return cue.sub(" ", clause)
+def _without_cues(clause: str, kinds: set[str]) -> str:
+    for kind, cue in _cues():
+        clause, count = cue.subn(" ", clause)
+        if count:
+            kinds.add(kind)
+    return clause.strip()
 
 
 def is_remark(text: str) -> bool:

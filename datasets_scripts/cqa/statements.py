@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from datasets_scripts.cqa.findings import all_findings
-from datasets_scripts.cqa.grammar import LISTING_CERTAINTIES, Item, leads_of, read_items
+from datasets_scripts.cqa.grammar import LISTING_CERTAINTIES, TERRITORIES, Item, leads_of, read_items
 from datasets_scripts.cqa.statement_kinds import is_remark, plain_text, without_cues
 from datasets_scripts.cqa.wording import words_of
 
@@ -82,7 +82,7 @@ class ParsedStatement:
     @property
     def needs_waveform(self) -> bool:
         """Whether the statement can be described as a waveform: one of its findings has a picture."""
-        return any(all_findings()[finding.name].needs_waveform for finding in self.findings)
+        return any(all_findings()[finding.name].needs_waveform for finding in self.findings if not finding.negated)
 
 
 def parse_statement(text: str) -> ParsedStatement:
@@ -102,7 +102,8 @@ def parse_statement(text: str) -> ParsedStatement:
     findings = tuple(finding for finding in findings if finding.group != "quality")
     if not findings:
         return _without_findings(text, cue or ("quality" if at_quality else ""), rest)
-    kind = "summary" if {finding.name for finding in findings} == {NORMAL} else "finding"
+    plain = all(finding.negated or finding.name == NORMAL for finding in findings)
+    kind = "summary" if plain else "finding"
     unknown = " ".join(words[at] for item in items if item.kind == "unknown" for at in range(item.start, item.stop))
     return ParsedStatement(text, findings, kind, unknown)
 
@@ -126,12 +127,14 @@ class _Reading:
     waiting: ParsedFinding = ParsedFinding("")  # a finding without a name that collects modifiers
     listing: bool = False  # the certainty that waits stands for a list of objects
     joined: bool = False  # "or" or "/" stands between the last finding and the next one
+    latest: int = 0  # number of the first of the findings that came last: one infarct has several territories
     sentence: int = 0  # number of the first finding since the last full stop or semicolon
     clause: int = 0  # the same since the last separator of any kind
     at: int = 0
 
     def findings(self) -> tuple[ParsedFinding, ...]:
-        for self.at, item in enumerate(self.items):
+        for at, item in enumerate(self.items):
+            self.at = at
             action: Callable[[str], None] | None = getattr(self, f"_read_{item.kind}", None)
             if action:
                 action(item.value)
@@ -146,6 +149,7 @@ class _Reading:
         if self.joined and self.found:
             self.found[-1] = replace(self.found[-1], alternative=True)
             new[0] = replace(new[0], alternative=True)
+        self.latest = len(self.found)
         self.found += new
         self.joined = False
         # what the next finding of a list shares with this one
@@ -184,8 +188,7 @@ class _Reading:
             self._change(-1, negated=True)
 
     def _read_territory(self, value: str) -> None:
-        named = self._next_kind() == "filler" and self._finding_ahead() is None
-        if self.found and (named or not self._finding_ahead()):
+        if self.found and not self._finding_ahead():
             self._place(value)
         elif value not in self.waiting.territory:
             self.waiting = replace(self.waiting, territory=(*self.waiting.territory, value))
@@ -196,7 +199,8 @@ class _Reading:
             self.waiting = replace(self.waiting, age_of_infarct=value)
             return
         doubt = DOUBTS.get(self.waiting.certainty, "")
-        self._change(aged[-1], age_of_infarct=f"{doubt} {value}".strip())
+        for at in {aged[-1], *(at for at in aged if at >= self.latest)}:
+            self._change(at, age_of_infarct=f"{doubt} {value}".strip())
         self.waiting = replace(self.waiting, certainty="stated")
 
     def _read_frequency(self, value: str) -> None:
@@ -236,11 +240,15 @@ class _Reading:
             self._end_scope()
 
     def _read_separator(self, value: str) -> None:
-        if value != "," or not self.listing or self.waiting.relation == "":
+        if value != "," or not self._list_goes_on():
             self._end_scope()
         self.clause = len(self.found)
         if value in ".;":
             self.sentence = self.clause
+
+    def _list_goes_on(self) -> bool:
+        """"Consider early repolarization, pericarditis, or injury": a comma with "or" behind it ends no list."""
+        return self.listing and any(item.kind == "or" for item in self.items[self.at :])
 
     def _end_scope(self) -> None:
         """Certainty, negation and cause reach no further once a finding has taken them."""
@@ -252,7 +260,8 @@ class _Reading:
     # ----- looking ahead, and changing ---------------------------------------------------------------------------------
 
     def _next_kind(self) -> str:
-        return self.items[self.at + 1].kind if self.at + 1 < len(self.items) else ""
+        kinds = (item.kind for item in self.items[self.at + 1 :] if item.kind != "filler")
+        return next(kinds, "")
 
     def _finding_ahead(self) -> Item | None:
         """The finding that the present modifier stands before, with nothing but other modifiers between; else None."""
@@ -297,8 +306,10 @@ def _in_their_territories(finding: ParsedFinding) -> list[ParsedFinding]:
     if not base:
         return [finding]
     own = finding.name.removesuffix(base).strip()
-    if own:
+    if own in TERRITORIES:
         return [replace(finding, territory=tuple(dict.fromkeys((own, *finding.territory))))]
+    if own:
+        return [finding]
     places = [place for place in finding.territory if f"{place} {base}" in all_findings()]
     return [replace(finding, name=f"{place} {base}", territory=(place,)) for place in places] or [finding]
 

@@ -14,10 +14,15 @@ _COMPOUND = (
     "(specific|sustained|diagnostic|conducted|transmural|capture|cap|noncapt|focal|form|phasic|operative|operatively"
     "|excitation|ventricular|atrial|fascicular|sensing|polarization|entrant|entry)"
 )
+_ARTERY = r"(?:prox\w*|mid|dist\w*|or|and|lad|rca|lcx|lmca|lm|mvd)"
 # in this order, on lower-case text
 _REWRITES: tuple[tuple[str, str], ...] = (
     (r"[\u2018\u2019\u0060\u00b4]", "'"),
     (r"[\u2010-\u2015\u2212]", "-"),
+    (rf"\({_ARTERY}(?:[ ,/]+{_ARTERY})*\)", " "),
+    (r"\([^()]*(?:cornell|sokolow|romhilt|estes|gubner)[^()]*\)", " "),
+    (r"\b\d{1,2}-(?:[a-z]{3}|\d{1,2})-\d{2,4}\b", " "),
+    (r"\bprobabl[ey] normal(?=\W*$)", "normal variant"),
     (r"[*!?\"_=<>|~^#%\[\]{}()\\\u00b0]", " "),
     (r"\band ?/ ?or\b", "or"),
     (r"\bw/o\b", "without"),
@@ -36,7 +41,7 @@ _REWRITES: tuple[tuple[str, str], ...] = (
     (rf"\bant(?:ero|erior|\.)?{_SEPARATED}(?={_TERRITORY_TAIL}\b)", "antero"),
     (rf"\binf(?:ero|\.)?[-/](?={_TERRITORY_TAIL}\b)", "infero"),
     (rf"\bpostero-(?={_TERRITORY_TAIL}\b)", "postero"),
-    (rf"\b(non|multi|uni|poly|bi|post|pre|re|intra|inter|tri)[- ](?={_COMPOUND})", r"\1"),
+    (rf"\b(non|multi|uni|poly|bi|post|pre|re|intra|inter|tri)(?:-| )(?={_COMPOUND})", r"\1"),
     (r"\bnon-?q\b", "non q"),
     (r"\b(v[1-9]r?) ?(?:-|to|thru|through|\.\.\.?) ?(v?[1-9])\b", r"\1-\2"),
     (r"\bv ?([1-9]) ?- ?(?=[1-9]\b)", r"v\1-v"),
@@ -44,11 +49,15 @@ _REWRITES: tuple[tuple[str, str], ...] = (
     (r"\b(?:1-?st|i(?:st)?(?= degree)|1(?= ?deg)|(?<![:\d])1(?= avb?\b))", "first "),
     (r"\b(?:2-?nd|ii(?= degree)|2(?= ?deg))", "second "),
     (r"\b(?:3-?rd|iii(?= degree)|3(?= ?deg))", "third "),
-    (r"\b(?:sinus) or ectopic atrial (rhythm|bradycardia|tachycardia)", r"sinus \1 or ectopic atrial \1"),
-    (r"\b(?:atrial |a-?)?fib(?:rillation)? ?(?:/|or|-) ?(?:atrial )?(?:flut(?:ter)?)\b", "atrial fibrillation or atrial flutter"),
+    (r"\bsinus or ((?:\w+ ){1,3}?)(rhythm|bradycardia|tachycardia)\b", r"sinus \2 or \1\2"),
+    (r"\b(?:atrial |a-?)?fib(?:rillation)? ?(?:/|or|-) ?(?:atrial )?flut(?:ter)?\b", "atrial fibrillation or atrial flutter"),
     (r"\b(?:atrial |a-?)?flut(?:ter)? ?(?:/|or|-) ?(?:atrial )?fib(?:rillation)?\b", "atrial flutter or atrial fibrillation"),
-    (r"\b(left|right) (?:or|and|/) (left|right) (atrial|ventricular) (\w+)", r"\1 \3 \4 and \2 \3 \4"),
-    (r"\b(left|right)/(left|right) (atrial|ventricular) (\w+)", r"\1 \3 \4 and \2 \3 \4"),
+    (r"\b(left|right) ?(?:or|and|/) ?(left|right) (atrial|ventricular) (\w+)", r"\1 \3 \4 and \2 \3 \4"),
+    (r"\bfail\w* to (sense|capture|pace) ?(?:and|or|/) ?(sense|capture|pace)\b", r"failure to \1 or failure to \2"),
+    (r"\bpremature (complex\w*|beats?|contractions?),? vent\w* ?(?:&|and|/) ?suprav\w*", "vpc and svpc"),
+    (r"\bpremature (complex\w*|beats?|contractions?),? (ventricular|vent|supraven\w*|atrial|junctional)\b", r"\2 premature \1"),
+    (r"\b(?:prox\w* |mid |dist\w* )?(?:rca|lcx|lmca|culprit artery)\b(?: or (?:lad|lcx|rca))?|(?<=acute )lad\b", " "),
+    (r"\blm ?/ ?mvd\b", " "),
 )  # fmt: skip
 _COMPILED = tuple((re.compile(pattern), replacement) for pattern, replacement in _REWRITES)
 
@@ -97,7 +106,7 @@ _SPELLED_OUT = {
         "interval": "int intvl intervals",
         "prolonged": "prol prolong prlngd",
         "conduction": "cond conductn",
-        "supraventricular": "sv supravent supraventr",
+        "supraventricular": "sv supravent supraventr supraven supraventric",
         "intraventricular": "intravent intraventr",
         "premature": "prem",
         "complex": "complexes cmplx complexs",
@@ -115,6 +124,8 @@ _SPELLED_OUT = {
         "generalized": "generalised",
         "analyzed": "analysed",
         "recommend": "recommended",
+        "aberrant": "abberant abberent",
+        "aberrantly": "abberantly",
         "ecg": "ekg electrocardiogram ecgs",
         "av": "atrioventricular",
         "sa": "sinoatrial",
