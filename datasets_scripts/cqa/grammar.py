@@ -1,4 +1,4 @@
-"""The vocabulary of statements around the findings: certainty, territory, age, rate, frequency, leads, connecting words.
+"""The vocabulary of statements around the findings: certainty, territory, age, rate, frequency, leads, connections.
 
 The vocabularies are those of the interpretive programs by Philips/HP, GE (Marquette 12SL), Mortara, Burdick/Quinton
 and Schiller as seen in MIMIC-IV-ECG (https://physionet.org/content/mimic-iv-ecg/1.0/). Values are what
@@ -17,24 +17,29 @@ from datasets_scripts.cqa.findings import finding_phrases, phrase_of
 from datasets_scripts.cqa.wording import SEPARATORS
 
 CERTAINTIES: dict[str, str] = {
-    "possible": "possible|may be|might be|could be|can be|may also be|possibility of|may indicate|may represent|is possible"
+    "possible": "possible|may be|might be|could be|can be|may also be|possibility of|may indicate|may represent"
+    "|is possible"
     "|may also partly be|may be partly|may|might|could|cannot be excluded|suspect|suspected|is suspected|question|query"
     "|equivocal|equivocal evidence of|raise the possibility of|repeat if|if clinically indicated|versus|vs",
     "probable": "probable|most likely|is probable|appear|appear to be|presumed|highly likely",
     "consider": "consider|recommend considering|must be considered|should be considered|think of",
-    "cannot rule out": "cannot rule out|can not rule out|cannot exclude|can not exclude|cannot be ruled out|rule out|r/o"
+    "cannot rule out": "cannot rule out|can not rule out|cannot exclude|can not exclude|cannot be ruled out|rule out"
+    "|r/o"
     "|unable to rule out|does not rule out|not excluded|not ruled out|unable to exclude|exclude",
-    "suggested": "suggest|strongly suggest|consistent with|compatible with|in keeping with|indicate|indicative of|evidence of"
+    "suggested": "suggest|strongly suggest|consistent with|compatible with|in keeping with|indicate|indicative of"
+    "|evidence of"
     "|additional evidence of|offer additional evidence of|strongly suggestive of|pointing to|appearance suggest"
     "|there is evidence of|represent|further evidence of|characteristic of|typical of|diagnostic of|signs of|sign of",
-    "borderline": "borderline|borderline abnormal|borderline criteria for|low normal|high normal|upper normal|just above normal",
+    "borderline": "borderline|borderline abnormal|borderline criteria for|low normal|high normal|upper normal"
+    "|just above normal",
 }  # fmt: skip
 # cues that take a list of objects: "consider RVH and posterior infarct"
 LISTING_CERTAINTIES = frozenset({"consider", "cannot rule out", "suggested"})
 
 CAUSES = (
     "due to|due partly to|partly due to|secondary to|related to|caused by|attributed to|because of|associated with"
-    "|due in part to|result of|reflect|partly be due to|explained by|in the presence of|in presence of|on the basis of|from"
+    "|due in part to|result of|reflect|partly be due to|explained by|in the presence of|in presence of"
+    "|on the basis of|from"
 )
 
 TERRITORIES: dict[str, str] = {
@@ -71,16 +76,19 @@ AGES: dict[str, str] = {
     "recent": "recent|new|recently",
     "subacute": "subacute|evolving",
     "old": "old|remote|previous|prior|healed|chronic|past|long standing",
-    "undetermined": "age undetermined|undetermined age|of undetermined age|age unknown|of unknown age|age not determined"
+    "undetermined": "age undetermined|undetermined age|of undetermined age|age unknown|of unknown age"
+    "|age not determined"
     "|age indeterminate|of indeterminate age|age uncertain|date undetermined|date unknown",
 }  # fmt: skip
 
 RATE_RESPONSES: dict[str, str] = {
-    "rapid": "rapid ventricular response|rapid v rate|rapid ventricular rate|rapid response|rvr|fast ventricular response"
+    "rapid": "rapid ventricular response|rapid v rate|rapid ventricular rate|rapid response|rvr"
+    "|fast ventricular response"
     "|rapid rate|accelerated ventricular response",
     "slow": "slow ventricular response|slow v rate|slow ventricular rate|slow response|slow rate",
     "uncontrolled": "uncontrolled ventricular response|uncontrolled v rate|uncontrolled ventricular rate",
-    "controlled": "controlled ventricular response|controlled v rate|controlled ventricular rate|normal ventricular response"
+    "controlled": "controlled ventricular response|controlled v rate|controlled ventricular rate"
+    "|normal ventricular response"
     "|normal ventricular rate|moderate ventricular response",
     "irregular": "irregular ventricular response|irregular ventricular rate|variable ventricular response",
     "regular": "regular ventricular response",
@@ -134,23 +142,31 @@ FORMS: dict[str, str] = {
 }  # fmt: skip
 
 NOTES: dict[str, str] = {
-    "normal variant": "normal variant|may be normal variant|may be a normal variant|may be normal variant for age|may be normal"
-    "|may be a normal variant for age|probable normal variant|probable a normal variant|a normal variant|possible normal variant"
+    "normal variant": "normal variant|may be normal variant|may be a normal variant|may be normal variant for age"
+    "|may be normal"
+    "|may be a normal variant for age|probable normal variant|probable a normal variant|a normal variant"
+    "|possible normal variant"
     "|normal for age|may be normal for age|variant of normal|may be normal for age sex|could be normal|benign variant"
-    "|could be a normal variant|could be normal variant|may be physiologic|normal finding|physiologic|is normal for age|for a female of this age|for a male of this age|a normal juvenile pattern|normal juvenile pattern"
-    "|juvenile pattern|juvenile t wave|normal for age and race|is normal for age and race|may be a normal variant for a female of this age"
+    "|could be a normal variant|could be normal variant|may be physiologic|normal finding|physiologic"
+    "|is normal for age|for a female of this age|for a male of this age|a normal juvenile pattern"
+    "|normal juvenile pattern"
+    "|juvenile pattern|juvenile t wave|normal for age and race|is normal for age and race"
+    "|may be a normal variant for a female of this age"
     "|may be a normal variant for a male of this age|is a normal juvenile pattern"
-    "|normal early|may be normal in young adult|probable normal for age|may be normal for age and sex|within normal limit",
+    "|may be normal in young adult|probable normal for age|may be normal for age and sex"
+    "|within normal limit",
     "rate related": "rate related|probable rate related|possible rate related|due to rate|rate dependent"
     "|due to rate rhythm|due to rhythm|due to tachycardia rate|related to rate",
     "nonspecific": "nonspecific|is nonspecific",
     "non-diagnostic": "nondiagnostic|is nondiagnostic",
     "unless pulmonary disease": "if no pulmonary disease",
-    "masked": "masked by fascicular block|may be masked by fascicular block|masked by lbbb|masked by left bundle branch block",
+    "masked": "masked by fascicular block|may be masked by fascicular block|masked by lbbb"
+    "|masked by left bundle branch block",
     "cited before": "cited on or before",
     "also in lateral leads": "lateral lead also involved|lateral lead is also involved|also involved|involved",
     "new": "now present|now evident|new since previous|new since previous tracing|has developed",
-    "for age or sex": "for age|for age sex|for age and sex|for sex|for age gender|for age and gender|for gender|for patient age",
+    "for age or sex": "for age|for age sex|for age and sex|for sex|for age gender|for age and gender|for gender"
+    "|for patient age",
     "in young women": "in young women|in young woman|in young adult|in young male|in young men|in athlete",
 }  # fmt: skip
 
@@ -162,11 +178,13 @@ NEGATIONS = (
 # connecting words, and words that say nothing beyond the finding that they stand with
 FILLERS = (
     "in|the|a|an|of|at|on|to|for|is|are|be|been|was|were|by|as|also|this|these|that|there|it|has|have|had|which|when|if"
-    "|lead|in lead|change|wave|segment|pattern|type|configuration|morphology|criteria|criterion|activity|abnormality|evidence"
+    "|lead|in lead|change|wave|segment|pattern|type|configuration|morphology|criteria|criterion|activity|abnormality"
+    "|evidence"
     "|present|seen|noted|observed|above|below|as above|here|such|some|other|additional|associated|underlying|basic|both"
     "|either|only|alone|though|although|however|while|then|than|now|still|again|persistent|persist|superimposed"
     "|combined|further|partly|site|region|area|origin|beat|complex|extension|extending|extend|into|over|out|up|through"
-    "|bpm|ms|mv|mm|degree|ecg|based on|described|normal|underlying rhythm|very|more|less|occur|appearance|provide|offer|give|magnet|available|clinical finding of|clinical finding|finding"
+    "|bpm|ms|mv|mm|degree|ecg|based on|described|normal|underlying rhythm|very|more|less|occur|appearance|provide"
+    "|offer|give|magnet|available|clinical finding of|clinical finding|finding"
     "|shown|show|exist|with a|likely|in part|with a rate of|rate of|rate|v rate|ventricular rate|heart rate"
 )  # fmt: skip
 BOUNDARIES: dict[str, str] = {
@@ -237,7 +255,7 @@ def _added(kind: str, values: Mapping[str, str]) -> dict[tuple[str, ...], Item]:
 
 def _begins_with_modifier(phrase: tuple[str, ...], name: str, modifiers: Mapping[tuple[str, ...], Item]) -> bool:
     """Whether a synonym is a shorter one with a modifier before it, which is then better read as one."""
-    kinds = ("frequency", "severity", "form", "age")
+    kinds = ("frequency", "severity", "form", "age", "territory")
     if any(phrase[:length] in finding_phrases() for length in range(1, len(phrase))):
         return False  # cut short, its beginning would be read as something else
     return any(

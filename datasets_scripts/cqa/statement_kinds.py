@@ -28,13 +28,15 @@ _QUALITY = (
     r"(?:possible |suspect(?:ed)? )?faulty .*",
     r"omitted from analysis",
     r"(?:lead|electrode)s?(?:\(s\))? .*(?:not (?:been )?(?:used|analy[sz]ed)|excluded|omitted).*",
-    r"(?:possible |probable |suspect(?:ed)? |suggests? |consider |apparent )*(?:\w+ )?(?:arm|limb|leg|chest|precordial|v|la|ra)?[ /-]*"
+    r"(?:possible |probable |suspect(?:ed)? |suggests? |consider |apparent )*(?:\w+ )?(?:arm|limb|leg|chest"
+    r"|precordial|v|la|ra)?[ /-]*"
     r"(?:lead|electrode|cable)s? (?:reversal|misplacement|interchange|switch|mis-?placed|reversed|placement).*",
     r"repeat with .*",
     r"(?:incomplete|limited|partial) analysis.*",
     r"(?:only|no) leads? .*analy[sz]ed.*",
     r"(?:possible )?electronic simulator.*|similar qrs in .* leads.*",
-    r"(?:complex qrs morphology|all leads flat)?\W*\bno (?:further )?(?:\w+ )?(?:analysis|interpretation)(?: (?:attempted|possible|made|performed))?",
+    r"(?:complex qrs morphology|all leads flat)?\W*\bno (?:further )?(?:\w+ )?(?:analysis"
+    r"|interpretation)(?: (?:attempted|possible|made|performed))?",
     r"pace[rm]\w* detection .*",
     r"(?:external |electrical |excessive |muscle |high )?noise\b.*",
     r"(?:muscle|somatic) tremor.*|(?:ac|power ?line|electrical) interference.*|\b(?:50|60) ?hz\b.*",
@@ -56,11 +58,13 @@ _ADMINISTRATIVE = (
     r"(?:report|analysis|diagnosis|statements?) (?:made|based|assumes|performed|generated).*",
     r"(?:physician|cardiologist|clinician)\b.*|(?:over|re)-?read.*|edited by.*|referred by.*|reviewed by.*",
     r"(?:computer|automated|machine|preliminary) (?:interpretation|analysis|report|reading|generated).*",
-    r"(?:please )?(?:interpret|correlate|review)\b.*|clinical correlation.*|review (?:advised|recommended|suggested|needed)",
+    r"(?:please )?(?:interpret|correlate|review)\b.*|clinical correlation.*|review (?:advised|recommended|suggested"
+    r"|needed)",
     r"(?:when )?compared (?:with|to) .*(?:ecg|tracing|recording)(?: of)?.*",
     r"(?:no )?(?:previous|prior|earlier) (?:ecg|tracing|recording|ecgs|tracings)\b.*",
     r"(?:standard )?(?:12|15|18|single|six)[ -]?lead (?:ecg|electrocardiogram).*|(?:stress|rhythm) (?:test|strip)\b.*",
-    r"(?:see|refer to|call|notify|contact) .*|critical (?:test )?(?:result|value).*|stat\b.*|test (?:ecg|record|patient).*",
+    r"(?:see|refer to|call|notify|contact) .*|critical (?:test )?(?:result|value).*|stat\b.*|test (?:ecg|record"
+    r"|patient).*",
     r"serial (?:comparison|changes|ecg).*|no (?:significant )?change(?:s)? (?:was|were|from|since|in|has|have)\b.*",
     r"^no (?:significant )?changes?$|suggests? recording .*|recording .* recommended.*",
     r"^(?:p|pr|qrs|qt|qtc|rr|t|vent\w* rate|heart rate|rate)(?: interval| duration| axis)?s? ?[:=]? ?-?\d.*",
@@ -69,8 +73,10 @@ _SUMMARY = (
     r"summary\b.*",
     r"(?:otherwise|probabl[ey]|possibly|essentially|borderline|nearly|apparently)? ?"
     r"(?:abnormal|borderline|atypical|unusual|otherwise normal|borderline normal|normal or borderline|"
-    r"(?:abnormal|borderline)[ /-]+(?:abnormal|borderline|normal)) (?:rhythm )?(?:ecg|ekg|electrocardiogram|tracing|record|report).*",
-    r"normal (?:ecg|ekg|electrocardiogram|tracing),? (?:except|apart|other than|but)(?: for)?(?: (?:the )?(?:rate|rhythm|axis)$)?",
+    r"(?:abnormal|borderline)[ /-]+(?:abnormal|borderline|normal)) (?:rhythm )?(?:ecg|ekg|electrocardiogram|tracing"
+    r"|record|report).*",
+    r"normal (?:ecg|ekg|electrocardiogram|tracing),? (?:except|apart|other than|but)(?: for)?(?: (?:the )?(?:rate"
+    r"|rhythm|axis)$)?",
     r"(?:is |are )?within normal limits.*|outside (?:of )?normal limits.*|normal limits.*",
     r"(?:no|without) (?:significant |definite |other |further |diagnostic )?(?:abnormalit\w+|pathology|findings)\b.*",
     r"^(?:borderline )?(?:ab)?normal for (?:age|sex|gender).*|^normal variant.*",

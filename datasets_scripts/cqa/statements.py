@@ -76,7 +76,7 @@ class ParsedStatement:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of the findings in order, each once."""
+        """The names of the findings in order, each once; also of those that are negated."""
         return tuple(dict.fromkeys(finding.name for finding in self.findings))
 
     @property
@@ -87,6 +87,8 @@ class ParsedStatement:
 
 def parse_statement(text: str) -> ParsedStatement:
     """Reads any text; never raises. What is not understood is told in `not_understood`.
+
+    A text without letters or digits is administrative. Findings that are equal in every respect are told once.
 
     >>> parsed = parse_statement("Possible atrial flutter with rapid ventricular response with frequent PVCs")
     >>> [(found.name, found.certainty, found.rate_response, found.frequency) for found in parsed.findings]
@@ -247,7 +249,7 @@ class _Reading:
             self.sentence = self.clause
 
     def _list_goes_on(self) -> bool:
-        """"Consider early repolarization, pericarditis, or injury": a comma with "or" behind it ends no list."""
+        """A comma with "or" behind it ends no list: "consider early repolarization, pericarditis, or injury"."""
         return self.listing and any(item.kind == "or" for item in self.items[self.at :])
 
     def _end_scope(self) -> None:
@@ -257,7 +259,7 @@ class _Reading:
             self.listing = False
             self.waiting = replace(self.waiting, certainty="stated", negated=False, relation="")
 
-    # ----- looking ahead, and changing ---------------------------------------------------------------------------------
+    # ----- looking ahead, and changing --------------------------------------------------------------------------------
 
     def _next_kind(self) -> str:
         kinds = (item.kind for item in self.items[self.at + 1 :] if item.kind != "filler")
@@ -315,7 +317,7 @@ def _in_their_territories(finding: ParsedFinding) -> list[ParsedFinding]:
 
 
 def _nonspecific(finding: ParsedFinding) -> ParsedFinding:
-    """ "Nonspecific" before or behind ST and T changes is part of their names."""
+    """The word nonspecific, before or behind ST and T changes, is part of their names."""
     if "nonspecific" not in finding.notes or finding.name not in NONSPECIFIC:
         return finding
     notes = tuple(note for note in finding.notes if note != "nonspecific")

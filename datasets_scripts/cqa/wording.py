@@ -15,6 +15,9 @@ _COMPOUND = (
     "|excitation|ventricular|atrial|fascicular|sensing|polarization|entrant|entry)"
 )
 _ARTERY = r"(?:prox\w*|mid|dist\w*|or|and|lad|rca|lcx|lmca|lm|mvd)"
+_FIBRILLATION = r"\b(?:atrial |a-?)?fib(?:rillation)?"
+_FLUTTER = r"\b(?:atrial |a-?)?flut(?:ter)?"
+_BEAT = r"(complex\w*|beats?|contractions?)"
 # in this order, on lower-case text
 _REWRITES: tuple[tuple[str, str], ...] = (
     (r"[\u2018\u2019\u0060\u00b4]", "'"),
@@ -38,7 +41,9 @@ _REWRITES: tuple[tuple[str, str], ...] = (
     (r"\bst t(?= (?:wave|change|abn|segment))", "st-t"),
     (r"\b(?:a-v|a\. ?v\.|atrio-?ventricular)(?=\W|$)", "av"),
     (r"\b(?:s-a|s\. ?a\.|sino-?atrial|sinu-?atrial)(?=\W|$)", "sa"),
-    (rf"\bant(?:ero|erior|\.)?{_SEPARATED}(?={_TERRITORY_TAIL}\b)", "antero"),
+    (rf"\bant(?:ero|\.)?{_SEPARATED}(?={_TERRITORY_TAIL}\b)", "antero"),
+    (r"\banterior (?=(?:septal|lateral|apical)\b)", "antero"),
+    (r"\babn(?:rml?|l|orm)?\.?(?= (?:st|st-t|t|q|p|qrs|r|ecg)\b)", "abnormal"),
     (rf"\binf(?:ero|\.)?[-/](?={_TERRITORY_TAIL}\b)", "infero"),
     (rf"\bpostero-(?={_TERRITORY_TAIL}\b)", "postero"),
     (rf"\b(non|multi|uni|poly|bi|post|pre|re|intra|inter|tri)(?:-| )(?={_COMPOUND})", r"\1"),
@@ -50,12 +55,12 @@ _REWRITES: tuple[tuple[str, str], ...] = (
     (r"\b(?:2-?nd|ii(?= degree)|2(?= ?deg))", "second "),
     (r"\b(?:3-?rd|iii(?= degree)|3(?= ?deg))", "third "),
     (r"\bsinus or ((?:\w+ ){1,3}?)(rhythm|bradycardia|tachycardia)\b", r"sinus \2 or \1\2"),
-    (r"\b(?:atrial |a-?)?fib(?:rillation)? ?(?:/|or|-) ?(?:atrial )?flut(?:ter)?\b", "atrial fibrillation or atrial flutter"),
-    (r"\b(?:atrial |a-?)?flut(?:ter)? ?(?:/|or|-) ?(?:atrial )?fib(?:rillation)?\b", "atrial flutter or atrial fibrillation"),
+    (rf"{_FIBRILLATION} ?(?:/|or|-) ?(?:atrial )?flut(?:ter)?\b", "atrial fibrillation or atrial flutter"),
+    (rf"{_FLUTTER} ?(?:/|or|-) ?(?:atrial )?fib(?:rillation)?\b", "atrial flutter or atrial fibrillation"),
     (r"\b(left|right) ?(?:or|and|/) ?(left|right) (atrial|ventricular) (\w+)", r"\1 \3 \4 and \2 \3 \4"),
     (r"\bfail\w* to (sense|capture|pace) ?(?:and|or|/) ?(sense|capture|pace)\b", r"failure to \1 or failure to \2"),
-    (r"\bpremature (complex\w*|beats?|contractions?),? vent\w* ?(?:&|and|/) ?suprav\w*", "vpc and svpc"),
-    (r"\bpremature (complex\w*|beats?|contractions?),? (ventricular|vent|supraven\w*|atrial|junctional)\b", r"\2 premature \1"),
+    (rf"\bpremature {_BEAT},? vent\w* ?(?:&|and|/) ?suprav\w*", "vpc and svpc"),
+    (rf"\bpremature {_BEAT},? (ventricular|vent|supraven\w*|atrial|junctional)\b", r"\2 premature \1"),
     (r"\b(?:prox\w* |mid |dist\w* )?(?:rca|lcx|lmca|culprit artery)\b(?: or (?:lad|lcx|rca))?|(?<=acute )lad\b", " "),
     (r"\blm ?/ ?mvd\b", " "),
 )  # fmt: skip
