@@ -56,8 +56,9 @@ def test_findings_by_hand():
     result = finding_scores(written, TRUE, LABELS, PROMPTS, range(4), num_resamples=0)
     # found SR, SR, nothing, AFIB and LVH; true SR, AFIB, SR, AFIB and LVH: three right of four said and five true
     assert result["label_f1_micro"] == pytest.approx(2 * 3 / (4 + 5))
-    each = {"AFIB": 2 / 3, "LVH": 1.0, "SR": 1 / 2, "WPW": None}
+    each = {"AFIB": 2 / 3, "LVH": 1.0, "SR": 1 / 2}
     assert {name: result[f"label_f1/{name}"] for name in each} == pytest.approx(each)
+    assert "label_f1/WPW" not in result and result["num_positives/WPW"] == 0
     assert result["label_f1_macro"] == pytest.approx((2 / 3 + 1 + 1 / 2) / 3)
     assert result["num_positives/AFIB"] == 2 and result["labels_left_out"] == ["WPW"]
     assert result["true_report/label_f1_micro"] == 1.0
@@ -111,6 +112,12 @@ def test_the_protocol_writes_judges_and_keeps_the_texts(processor, tmp_path):
     again = write_reports(context.model, processor, test, batch_size=2, max_new_tokens=5)
     assert again[:4] == [line["written"] for line in lines] and len(again) == 5
     assert not any("[" in text for text in again)  # no start, end or padding
+
+
+def test_reports_that_the_matcher_does_not_understand_are_told(processor):
+    test = rows(["sinus rhythm", "rythme sinusal", "fibrillation auriculaire"], [["sinus rhythm"], ["SR"], ["AFIB"]])
+    context = EvaluationContext(tiny_esi(), processor, "toy", dataset_rows={"test": test}, num_resamples=0)
+    assert "finds few of the labels" in run(context, max_new_tokens=2).notes[0]
 
 
 def test_models_that_cannot_write_say_so(processor):

@@ -141,11 +141,20 @@ def test_the_protocol_finds_persons_and_tells_what_was_checked(model):
     result = run(context(model, rows(range(12)), train=rows(range(20, 22))))
     assert result.trained["rank1"] == 1.0 and result.trained["equal_error_rate"] < 0.05
     assert (result.trained["num_gallery"], result.trained["num_probes"]) == (12, 24)
-    assert result.random_weights.keys() == result.trained.keys()
+    assert {"rank1", "rank5", "equal_error_rate"} <= result.random_weights.keys() <= result.trained.keys()
     assert "None of the 12 persons is in the data set's training split (checked)" in result.protocol
     assert "rank1" in result.to_text()
     one = run(context(model, rows(range(12)), train=rows(range(20, 22))), probes="one", layer="pooled")
     assert one.trained["num_probes"] == 12 and "pooled" in one.protocol
+
+
+def test_a_second_model_is_compared_in_pairs(model):
+    other = tiny_esi(caption_loss_weight=0.0, projection_dim=20)
+    result = run(context(model, rows(range(12)), rows(range(20, 21)), compare=(other, Door())))
+    for name in ("rank1", "equal_error_rate"):
+        difference = result.compared[f"{name}/difference"]
+        assert difference == result.trained[name] - result.compared[f"{name}/other"]
+        assert result.compared[f"{name}/difference_low"] <= difference <= result.compared[f"{name}/difference_high"]
 
 
 def test_a_planted_patient_of_the_training_is_caught(model):

@@ -16,8 +16,8 @@ from datasets_scripts.preparation.record_reader import RecordReader
 from .embedding import evaluation_mode
 from .label_matcher import LabelMatcher
 from .label_tasks import target_matrix
-from .metrics import RareClassError, bootstrap_interval
 from .results import Result
+from .sampled import Sampled, add_sampled
 from .task_results import empty_result
 from .text_scores import TextScores, label_f1, micro_f1
 from .zero_shot import patients
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 TEXT = "report_else_statements"  # which text records carry, where nothing else is said
 TEXTS_FILE = "captions.jsonl"
+TRUSTED_MATCHER = 0.6  # micro F1 on the true reports, below which the F1 of written ones tells little
 PROTOCOL = (
     "Reports of at most {max_new_tokens} tokens, beams: {num_beams}. BLEU is sacrebleu's (13a, lower case), ROUGE-L "
     "the mean F-measure of rouge-score. another_record: the true report of another record, as plausible reports "
@@ -66,20 +67,16 @@ def run(
         )
         for role, (model, processor) in context.models().items()
     }
-    judge = _judge(context, judged, prompts)
-    figures = {role: judge(texts) for role, texts in written.items()}
     if context.output is not None:
         _save_texts(Path(context.output) / TEXTS_FILE, judged, written["trained"])
     settings = {"text": context.text, "max_new_tokens": max_new_tokens, "num_beams": num_beams}
     result = empty_result(context, "captioning", PROTOCOL.format(**settings), **settings)
-    result.trained, result.random_weights = figures["trained"], figures["random_weights"]
-    result.compared = figures.get("compared", {})
+    add_sampled(result, _judge(context, judged, prompts, written), list(written), context.num_resamples)
     result.tables["Examples"] = _examples(judged, written["trained"])
     result.task_type = "text-generation"
     if len(told) < len(rows):
         result.left_out[f"{len(rows) - len(told)} records"] = "without a text"
-    if not prompts:
-        result.notes.append("No F1 of findings: the data set has no labels.")
+    result.notes += _notes(result)
     return result
 
 
@@ -135,19 +132,7 @@ def captioning(
     Raises:
         ValueError: where the numbers of texts and groups differ. ImportError without the packages of the extra `eval`.
     """
-    if len(groups) != len(true):
-        raise ValueError(f"groups: expected one for each of the {len(true)} records, got {len(groups)}.")
-    others = [true[number] for number in _ring(len(true), seed)]
-    result: dict[str, Any] = {}
-    for name, texts in (("", written), ("another_record/", others)):
-        scores = TextScores.of(texts, true)
-        for key, statistic in _statistics(scores).items():
-            result[f"{name}{key}"] = statistic(np.arange(len(true)))
-            if num_resamples and not name:
-                bounds = bootstrap_interval(statistic, groups, None, num_resamples, seed)
-                result |= dict(zip((f"{key}_low", f"{key}_high"), bounds, strict=True))
-    result |= {"num_records": len(true), "num_different_texts": len(set(written))}
-    return {f"{prefix}{key}": value for key, value in result.items()}
+    return _word_scores(written, true, groups, num_resamples, seed).figures(prefix)
 
 
 def finding_scores(
@@ -170,19 +155,10 @@ def finding_scores(
 
     Returns:
         `label_f1_micro`, and `label_f1_macro` over the labels that a record has, with `_low` and `_high` of their 95 %
-        intervals; `label_f1/{label}` (None where no record has it) and `num_positives/{label}`; the same two means of
-        `true_report/...`, which the true texts reach with this matcher; `labels_left_out`.
+        intervals; `label_f1/{label}` of those, and `num_positives/{label}` of all; the same two means of
+        `true_report/...`, which the true texts reach with this matcher; `labels_left_out`, those that no record has.
     """
-    names = list(prompts)
-    matcher, targets = LabelMatcher.from_prompts(prompts), target_matrix(labels, names)
-    found, told = (target_matrix([matcher.find(text) for text in texts], names) for texts in (written, true))
-    each = label_f1(found, targets)
-    result: dict[str, Any] = _means(found, targets) | _label_intervals(found, targets, groups, num_resamples, seed)
-    result |= {f"true_report/{key}": value for key, value in _means(told, targets).items()}
-    result |= {f"label_f1/{name}": None if np.isnan(f1) else float(f1) for name, f1 in zip(names, each, strict=True)}
-    result |= {f"num_positives/{name}": int(n) for name, n in zip(names, targets.sum(axis=0), strict=True)}
-    result["labels_left_out"] = [name for name, f1 in zip(names, each, strict=True) if np.isnan(f1)]
-    return {f"{prefix}{key}": value for key, value in result.items()}
+    return _finding_scores(written, true, labels, prompts, groups, num_resamples, seed).figures(prefix)
 
 
 # ----- steps ---------------------------------------------------------------------------------------------------------
@@ -201,26 +177,59 @@ def _prompts(context: EvaluationContext) -> dict[str, list[str]]:
 
 
 def _judge(
-    context: EvaluationContext, judged: datasets.Dataset, prompts: dict[str, list[str]]
-) -> Callable[[list[str]], dict[str, Any]]:
+    context: EvaluationContext,
+    judged: datasets.Dataset,
+    prompts: dict[str, list[str]],
+    written: dict[str, list[str]],
+) -> Callable[[str, int], Sampled]:
     """What judges the texts of one model."""
     true, labels, people = list(judged["text"]), list(judged["labels"]), patients(judged)
 
-    def judge(written: list[str]) -> dict[str, Any]:
-        figures = captioning(written, true, people, context.num_resamples, context.seed)
-        if prompts:
-            figures |= finding_scores(written, true, labels, prompts, people, context.num_resamples, context.seed)
-        return figures
+    def judge(role: str, num_resamples: int) -> Sampled:
+        scores = _word_scores(written[role], true, people, num_resamples, context.seed)
+        if not prompts:
+            return scores
+        found = _finding_scores(written[role], true, labels, prompts, people, num_resamples, context.seed)
+        return scores | found
 
     return judge
 
 
-def _statistics(scores: TextScores) -> dict[str, Callable[[np.ndarray], float]]:
-    return {
-        "bleu1": lambda records: scores.bleu(1, records),
-        "bleu4": lambda records: scores.bleu(4, records),
-        "rouge_l": scores.mean_rouge_l,
-    }
+def _word_scores(
+    written: Sequence[str], true: Sequence[str], groups: Sequence[Hashable], num_resamples: int, seed: int
+) -> Sampled:
+    if len(groups) != len(true):
+        raise ValueError(f"groups: expected one for each of the {len(true)} records, got {len(groups)}.")
+    names = ["bleu1", "bleu4", "rouge_l"]
+    ours, others = (TextScores.of(texts, true) for texts in (written, [true[i] for i in _ring(len(true), seed)]))
+    facts = dict(zip((f"another_record/{name}" for name in names), others.all(np.arange(len(true))), strict=True))
+    facts |= {"num_records": len(true), "num_different_texts": len(set(written))}
+    return Sampled.of(names, ours.all, groups, num_resamples, seed) | Sampled({}, facts=facts)
+
+
+def _finding_scores(
+    written: Sequence[str],
+    true: Sequence[str],
+    labels: Sequence[Sequence[str]],
+    prompts: Mapping[str, str | Sequence[str]],
+    groups: Sequence[Hashable],
+    num_resamples: int,
+    seed: int,
+) -> Sampled:
+    names = list(prompts)
+    matcher, targets = LabelMatcher.from_prompts(prompts), target_matrix(labels, names)
+    found, told = (target_matrix([matcher.find(text) for text in texts], names) for texts in (written, true))
+    each = [None if np.isnan(f1) else float(f1) for f1 in label_f1(found, targets)]
+    facts = dict(zip(("true_report/label_f1_micro", "true_report/label_f1_macro"), _means(told, targets), strict=True))
+    facts |= {f"label_f1/{name}": f1 for name, f1 in zip(names, each, strict=True) if f1 is not None}
+    facts |= {f"num_positives/{name}": int(n) for name, n in zip(names, targets.sum(axis=0), strict=True)}
+    facts["labels_left_out"] = [name for name, f1 in zip(names, each, strict=True) if f1 is None]
+    means = Sampled.of(
+        ["label_f1_micro", "label_f1_macro"],
+        lambda records: _means(found[records], targets[records]),
+        groups, num_resamples if targets.any() else 0, seed, targets,
+    )  # fmt: skip
+    return means | Sampled({}, facts=facts)
 
 
 def _ring(num_records: int, seed: int) -> np.ndarray:
@@ -231,28 +240,24 @@ def _ring(num_records: int, seed: int) -> np.ndarray:
     return other
 
 
-def _means(found: np.ndarray, targets: np.ndarray) -> dict[str, Any]:
+def _means(found: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Micro F1, and macro F1 over the labels that a record has (0 where none has any)."""
     each = label_f1(found, targets)
-    macro = float(np.nanmean(each)) if np.isfinite(each).any() else None
-    return {"label_f1_micro": micro_f1(found, targets), "label_f1_macro": macro}
+    return np.array([micro_f1(found, targets), np.nanmean(each) if np.isfinite(each).any() else 0.0])
 
 
-def _label_intervals(
-    found: np.ndarray, targets: np.ndarray, groups: Sequence[Hashable], num_resamples: int, seed: int
-) -> dict[str, Any]:
-    if not num_resamples or not targets.any():
-        return {}
-    intervals: dict[str, Any] = {}
-    try:
-        for key in ("label_f1_micro", "label_f1_macro"):
-            low, high = bootstrap_interval(
-                lambda records, key=key: _means(found[records], targets[records])[key],
-                groups, targets, num_resamples, seed,
-            )  # fmt: skip
-            intervals |= {f"{key}_low": low, f"{key}_high": high}
-    except RareClassError as error:  # the figures stand without their interval: a test set may be small
-        return {"label_f1_macro_note": str(error)}
-    return intervals
+def _notes(result: Result) -> list[str]:
+    """What the figures of the findings are worth."""
+    best = result.trained.get("true_report/label_f1_micro")
+    if best is None:
+        return ["No F1 of findings: the data set has no labels."]
+    if best >= TRUSTED_MATCHER:
+        return []
+    return [
+        f"The matcher finds few of the labels in the true reports (micro F1 {best:.2f}): they are in another language, "
+        "in other words, or do not say them. The F1 of written reports tells little here; --text statements makes "
+        "texts that say every label."
+    ]
 
 
 def _examples(judged: datasets.Dataset, written: list[str], number: int = 5) -> list[dict[str, str]]:

@@ -8,17 +8,18 @@ let in as rightful persons are turned away.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .embedding import unit_length
 from .enrolment import Enrolment, check_disjoint, choose_recordings, read_patients, read_split
-from .metrics import bootstrap_interval, hits_at_k
+from .metrics import hits_at_k
 from .results import Result
+from .sampled import Sampled, add_sampled
 from .task_results import empty_result
-from .verification import VerificationPairs, verification_pairs
+from .verification import verification_pairs
 
 if TYPE_CHECKING:
     from .context import EvaluationContext
@@ -61,20 +62,19 @@ def run(
         chosen = "Enrolled recordings and probes are those of the given split files."
     judged = [patient_ids[row] for row in np.concatenate([enrolment.gallery, enrolment.probes])]
     disjoint = _disjoint(context, judged, training_patients)
-    figures = {
-        role: identification(
-            context.ecg_embeds(role=role, layer=layer), patient_ids, enrolment, context.num_resamples, context.seed
-        )
-        for role in context.models()
-    }
+
+    def judge(role: str, num_resamples: int) -> Sampled:
+        embeds = context.ecg_embeds(role=role, layer=layer)
+        return sampled_identification(embeds, patient_ids, enrolment, num_resamples, context.seed)
+
     protocol = (
         f"{chosen} A probe is looked for in the gallery by cosine similarity of the {layer} embeddings; verification "
         f"judges all pairs of a probe and an enrolled recording. {disjoint}"
     )
     settings = {"probes": probes, "layer": layer, "has_split_files": split_dir is not None}
     result = empty_result(context, "identification", protocol, **settings)
-    result.trained, result.random_weights = figures["trained"], figures["random_weights"]
-    result.compared, result.left_out = figures.get("compared", {}), left_out
+    result.left_out = left_out
+    add_sampled(result, judge, list(context.models()), context.num_resamples)
     return result
 
 
@@ -109,17 +109,29 @@ def identification(
         ValueError: where the arguments do not fit, a recording is both enrolled and probe, or the person of a probe is
             not enrolled.
     """
+    return sampled_identification(ecg_embeds, patient_ids, enrolment, num_resamples, seed).figures(prefix)
+
+
+def sampled_identification(
+    ecg_embeds: np.ndarray,
+    patient_ids: Sequence[str | None],
+    enrolment: Enrolment,
+    num_resamples: int,
+    seed: int = 0,
+) -> Sampled:
+    """The figures of `identification` with their resamples, for paired differences. Arguments and errors as there."""
     persons, gallery, probes = _check(ecg_embeds, patient_ids, enrolment)
     embeds = unit_length("ecg_embeds", ecg_embeds)
     gallery_persons, probe_persons = persons[gallery], persons[probes]
     hits = _hits(embeds[probes], embeds[gallery], probe_persons, gallery_persons)  # (P, ranks)
     pairs = verification_pairs(embeds[probes], embeds[gallery], probe_persons, gallery_persons, seed)
-    num_enrolled = len(np.unique(gallery_persons))
-    result: dict[str, Any] = {f"rank{rank}": float(hits[:, i].mean()) for i, rank in enumerate(RANKS)}
-    result["equal_error_rate"] = pairs.equal_error_rate()
-    result |= _intervals(hits, pairs, probe_persons, num_resamples, seed)
-    result |= {
-        "num_persons": len(np.unique(probe_persons)),
+    num_persons, num_enrolled = len(np.unique(probe_persons)), len(np.unique(gallery_persons))
+    resamples = num_resamples if num_persons >= FEWEST_PERSONS else 0
+    names = [f"rank{rank}" for rank in RANKS]
+    sampled = Sampled.of(names, lambda drawn: hits[drawn].mean(axis=0), probe_persons.tolist(), resamples, seed)
+    sampled = sampled | pairs.sampled(resamples, seed)
+    facts = {
+        "num_persons": num_persons,
         "num_gallery": len(gallery),
         "num_probes": len(probes),
         "num_genuine_pairs": len(pairs.genuine),
@@ -127,7 +139,9 @@ def identification(
         "num_enrolled_persons": num_enrolled,
         "chance_rank1": 1 / num_enrolled,
     }
-    return {f"{prefix}{key}": value for key, value in result.items()}
+    note = f"no interval: {num_persons} persons; at least {FEWEST_PERSONS} are needed"
+    notes = dict.fromkeys(sampled.values, note) if num_resamples > resamples else {}
+    return sampled | Sampled({}, facts=facts, notes=notes)
 
 
 # ----- ranks ---------------------------------------------------------------------------------------------------------
@@ -165,26 +179,6 @@ def _disjoint(context: EvaluationContext, judged: Sequence[str | None], training
             "Say whom it was trained on (--training_patients), so that this can be checked."
         )
     return "Whether a person was in the model's training could NOT be checked: no training patients were given."
-
-
-def _intervals(
-    hits: np.ndarray, pairs: VerificationPairs, probe_persons: np.ndarray, num_resamples: int, seed: int
-) -> dict[str, Any]:
-    if not num_resamples:
-        return {}
-    num_persons = len(np.unique(probe_persons))
-    names = [*(f"rank{rank}" for rank in RANKS), "equal_error_rate"]
-    if num_persons < FEWEST_PERSONS:
-        note = f"no interval: {num_persons} persons; at least {FEWEST_PERSONS} are needed"
-        return {f"{name}_note": note for name in names}
-    groups: Sequence[Hashable] = probe_persons.tolist()
-    bounds = [
-        bootstrap_interval(lambda drawn, c=column: float(hits[drawn, c].mean()), groups, None, num_resamples, seed)
-        for column in range(len(RANKS))
-    ]
-    bounds.append(pairs.resampled(seed, num_resamples))
-    return {f"{name}_{end}": bound for name, both in zip(names, bounds, strict=True)
-            for end, bound in zip(("low", "high"), both, strict=True)}  # fmt: skip
 
 
 def _check(

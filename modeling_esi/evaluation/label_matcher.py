@@ -7,7 +7,7 @@ Rules, in this order:
 3. The longest phrase counts where several cover a place: "incomplete left bundle branch block" is that, and not a left
    bundle branch block too, where both are labels.
 4. A phrase does not count behind "incomplete", unless that belongs to it, nor behind a denial ("no", "not", "without",
-   "absence of", "negative for", "free of"), which reaches to the next comma, semicolon, colon, full stop or "but".
+   "absence of", "negative for", "free of", "kein", "ohne"), which reaches to the next comma, colon, full stop or "but".
 
 Doubt ("possible", "cannot be excluded") counts as said. How far to trust it on a data set, the matcher's score on the
 true reports says, which stands beside every result.
@@ -20,44 +20,54 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-#: Wordings of one finding.
+#: Wordings of one finding, English and (PTB-XL's reports) German.
 SYNONYMS: tuple[tuple[str, ...], ...] = (
-    ("normal ECG", "normal electrocardiogram", "ECG within normal limits", "ECG is normal", "unremarkable ECG"),
-    ("sinus rhythm", "rhythm is sinus", "sinusrhythm"),
-    ("sinus tachycardia", "tachycardia of sinus origin"),
-    ("sinus bradycardia", "bradycardia of sinus origin"),
-    ("atrial fibrillation", "AFib"),
-    ("atrial flutter", "AFlut"),
-    ("left bundle branch block", "complete left bundle branch block", "LBBB", "CLBBB"),
-    ("right bundle branch block", "complete right bundle branch block", "RBBB", "CRBBB"),
-    ("incomplete right bundle branch block", "IRBBB"),
-    ("incomplete left bundle branch block", "ILBBB"),
-    ("left anterior fascicular block", "left anterior hemiblock", "LAFB"),
-    ("left posterior fascicular block", "left posterior hemiblock", "LPFB"),
-    ("first degree AV block", "first degree atrioventricular block", "1st degree AV block", "prolonged PR interval"),
-    ("second degree AV block", "second degree atrioventricular block", "2nd degree AV block"),
-    ("third degree AV block", "complete AV block", "complete heart block", "3rd degree AV block"),
-    ("left ventricular hypertrophy", "LVH"),
-    ("right ventricular hypertrophy", "RVH"),
-    ("myocardial infarction", "myocardial infarct"),
+    ("normal ECG", "normal electrocardiogram", "ECG within normal limits", "ECG is normal", "unremarkable ECG",
+     "normales EKG"),
+    ("sinus rhythm", "rhythm is sinus", "Sinusrhythmus"),
+    ("sinus tachycardia", "tachycardia of sinus origin", "Sinustachykardie"),
+    ("sinus bradycardia", "bradycardia of sinus origin", "Sinusbradykardie"),
+    ("sinus arrhythmia", "Sinusarrhythmie"),
+    ("atrial fibrillation", "AFib", "Vorhofflimmern"),
+    ("atrial flutter", "AFlut", "Vorhofflattern"),
+    ("left bundle branch block", "complete left bundle branch block", "LBBB", "CLBBB", "Linksschenkelblock"),
+    ("right bundle branch block", "complete right bundle branch block", "RBBB", "CRBBB", "Rechtsschenkelblock"),
+    ("incomplete right bundle branch block", "IRBBB", "unvollständiger Rechtsschenkelblock"),
+    ("incomplete left bundle branch block", "ILBBB", "unvollständiger Linksschenkelblock"),
+    ("left anterior fascicular block", "left anterior hemiblock", "LAFB", "linksanteriorer Hemiblock"),
+    ("left posterior fascicular block", "left posterior hemiblock", "LPFB", "linksposteriorer Hemiblock"),
+    ("first degree AV block", "first degree atrioventricular block", "1st degree AV block", "A-V Block I"),
+    ("second degree AV block", "second degree atrioventricular block", "2nd degree AV block", "A-V Block II"),
+    ("third degree AV block", "complete AV block", "complete heart block", "3rd degree AV block", "A-V Block III"),
+    ("left ventricular hypertrophy", "LVH", "Linkshypertrophie"),
+    ("right ventricular hypertrophy", "RVH", "Rechtshypertrophie"),
+    ("myocardial infarction", "myocardial infarct", "Infarkt"),
+    ("inferior myocardial infarction", "inferiorer Infarkt", "old inferior infarct"),
+    ("anterior myocardial infarction", "anteriorer Infarkt"),
+    ("anteroseptal myocardial infarction", "anteroseptaler Infarkt"),
+    ("anterolateral myocardial infarction", "anterolateraler Infarkt"),
+    ("inferolateral myocardial infarction", "inferolateraler Infarkt"),
     ("premature ventricular contractions", "premature ventricular complexes", "premature ventricular beats",
      "ventricular premature beats", "ventricular premature complexes", "ventricular ectopic beats",
-     "ventricular extrasystoles", "PVC"),
+     "ventricular extrasystoles", "PVC", "ventrikuläre Extrasystole"),
     ("premature atrial contractions", "premature atrial complexes", "premature atrial beats", "atrial premature beats",
-     "atrial premature complexes", "atrial extrasystoles", "PAC"),
-    ("long QT interval", "prolonged QT interval", "QT prolongation", "prolonged QT"),
-    ("low voltage", "low QRS voltage", "low QRS voltages", "low voltage QRS"),
+     "atrial premature complexes", "atrial extrasystoles", "PAC", "supraventrikuläre Extrasystole"),
+    ("long QT interval", "prolonged QT interval", "QT prolongation", "prolonged QT", "verlängertes QT"),
+    ("low voltage", "low QRS voltage", "low QRS voltages", "low voltage QRS", "Niederspannung"),
     ("left axis deviation", "leftward deviation of the QRS axis", "leftward axis"),
     ("right axis deviation", "rightward deviation of the QRS axis", "rightward axis"),
-    ("T wave inversion", "inverted T waves", "T inversion"),
+    ("T wave inversion", "inverted T waves", "T inversion", "T waves are inverted"),
+    ("low amplitude T-waves", "T waves are low"),
+    ("non-specific ST depression", "ST segments are depressed", "ST-Senkung"),
+    ("abnormal QRS", "QRS(T) abnorm"),
     ("inferior ST elevation", "ST elevation in the inferior leads", "ST segment elevation in the inferior leads",
      "ST elevation in II, III and aVF"),
     ("anterior ST elevation", "ST elevation in the anterior leads", "ST segment elevation in the anterior leads",
      "ST elevation in V1 to V4"),
     ("ventricular pacing", "ventricular paced complexes", "ventricular paced rhythm", "ventricular pacemaker"),
 )  # fmt: skip
-_DENIALS = re.compile(r"\b(?:no|not|without|absence of|negative for|free of)\b")
-_DENIAL_ENDS = re.compile(r"[.,;:\n]|\bbut\b")
+_DENIALS = re.compile(r"\b(?:no|not|without|absence of|negative for|free of|kein|keine|ohne)\b")
+_DENIAL_ENDS = re.compile(r"[.,;:\n]|\b(?:but|aber)\b")
 _TEMPLATE = re.compile(r"^.*?ECG Findings:\s*", re.DOTALL)
 
 
@@ -110,15 +120,20 @@ class LabelMatcher:
 
 
 def plain_text(text: str) -> str:
-    """Words without case, punctuation and plural s, one space between.
+    """Words without case, punctuation and the ending of a plural, one space between.
 
-    >>> plain_text("First-degree AV blocks.")
-    'first degree av block'
+    >>> plain_text("First-degree AV blocks; complexes.")
+    'first degree av block complex'
     """
     words = re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold())
-    return " ".join(
-        word[:-1] if len(word) > 3 and word.endswith("s") and word[-2] not in "su" else word for word in words
-    )
+    return " ".join(map(_singular, words))
+
+
+def _singular(word: str) -> str:
+    """Not grammar: only the same for a text and a phrase."""
+    if len(word) > 4 and word.endswith(("xes", "ches", "shes", "sses")):
+        return word[:-2]
+    return word[:-1] if len(word) > 3 and word.endswith("s") and word[-2] not in "su" else word
 
 
 def _affirmed(text: str) -> list[str]:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .embedding import unit_length
-from .metrics import bootstrap_interval, hits_at_k, number_answers
+from .metrics import hits_at_k, number_answers
 from .results import Result
+from .sampled import Sampled, add_sampled
 from .task_results import empty_result
 from .zero_shot import patients
 
@@ -41,22 +42,18 @@ def run(context: EvaluationContext, *, equal_texts: bool = True) -> Result:
         )
     keys = [rows["text_key"][row] or f"record {row}" for row in told] if equal_texts else None
     people = patients(rows)
-    figures = {
-        role: retrieval(
-            context.ecg_embeds(role=role)[told],
-            context.text_embeds([texts[row] for row in told], role=role),
-            keys,
-            groups=[people[row] for row in told],
-            num_resamples=context.num_resamples,
-            seed=context.seed,
+
+    def judge(role: str, num_resamples: int) -> Sampled:
+        ecg_embeds = context.ecg_embeds(role=role)[told]
+        text_embeds = context.text_embeds([texts[row] for row in told], role=role)
+        return sampled_recalls(
+            ecg_embeds, text_embeds, keys, [people[row] for row in told], num_resamples, context.seed
         )
-        for role in context.models()
-    }
+
     right = "A record with the same statements or report counts as right." if equal_texts else ""
     protocol = f"Recall among all {len(told)} candidates by cosine similarity, both ways. {right}".strip()
     result = empty_result(context, "retrieval", protocol, text=context.text, equal_texts=equal_texts)
-    result.trained, result.random_weights = figures["trained"], figures["random_weights"]
-    result.compared = figures.get("compared", {})
+    add_sampled(result, judge, list(context.models()), context.num_resamples)
     if len(told) < len(rows):
         result.left_out[f"{len(rows) - len(told)} records"] = "without a text"
     return result
@@ -89,22 +86,31 @@ def retrieval(
     Raises:
         ValueError: where the shapes or the number of keys or groups do not fit, or an embedding is zero or not finite.
     """
+    resamples = 0 if groups is None else num_resamples
+    people = list(range(len(ecg_embeds))) if groups is None else groups
+    return sampled_recalls(ecg_embeds, text_embeds, keys, people, resamples, seed).figures(prefix)
+
+
+def sampled_recalls(
+    ecg_embeds: np.ndarray,
+    text_embeds: np.ndarray,
+    keys: Sequence[Hashable] | None,
+    groups: Sequence[Hashable],
+    num_resamples: int,
+    seed: int = 0,
+) -> Sampled:
+    """The figures of `retrieval` with their resamples, for paired differences. Arguments and errors as there."""
     ecg_embeds, text_embeds = unit_length("ecg_embeds", ecg_embeds), unit_length("text_embeds", text_embeds)
     if ecg_embeds.shape != text_embeds.shape:
         raise ValueError(f"expected as many texts as ECGs, of one width, got {ecg_embeds.shape}, {text_embeds.shape}.")
     answers = number_answers(keys, len(ecg_embeds))
-    ways = {"ecg_to_text": (ecg_embeds, text_embeds), "text_to_ecg": (text_embeds, ecg_embeds)}
-    result: dict[str, Any] = {}
-    if groups is not None and len(groups) != len(answers):
+    if len(groups) != len(answers):
         raise ValueError(f"groups: expected one for each of the {len(answers)} records, got {len(groups)}.")
-    for way, (queries, candidates) in ways.items():
-        hits = _hits(queries, candidates, answers)  # (N, depths)
-        result |= {
-            f"{prefix}{way}/recall@{k}": float(share) for k, share in zip(DEPTHS, hits.mean(axis=0), strict=True)
-        }
-        if groups is not None:
-            result |= _intervals(hits, groups, num_resamples, seed, f"{prefix}{way}/")
-    return result | {f"{prefix}num_candidates": len(ecg_embeds)}
+    ways = {"ecg_to_text": (ecg_embeds, text_embeds), "text_to_ecg": (text_embeds, ecg_embeds)}
+    hits = np.concatenate([_hits(*both, answers) for both in ways.values()], axis=1)  # (N, ways * depths)
+    names = [f"{way}/recall@{k}" for way in ways for k in DEPTHS]
+    sampled = Sampled.of(names, lambda drawn: hits[drawn].mean(axis=0), groups, num_resamples, seed)
+    return sampled | Sampled({}, facts={"num_candidates": len(ecg_embeds)})
 
 
 def _hits(queries: np.ndarray, candidates: np.ndarray, answers: np.ndarray) -> np.ndarray:
@@ -113,15 +119,3 @@ def _hits(queries: np.ndarray, candidates: np.ndarray, answers: np.ndarray) -> n
         for rows in (slice(start, start + _ROWS_AT_ONCE) for start in range(0, len(queries), _ROWS_AT_ONCE))
     ]
     return np.concatenate(hits)
-
-
-def _intervals(
-    hits: np.ndarray, groups: Sequence[Hashable], num_resamples: int, seed: int, prefix: str
-) -> dict[str, float]:
-    found: dict[str, float] = {}
-    for depth, column in zip(DEPTHS, hits.T, strict=True):
-        low, high = bootstrap_interval(
-            lambda drawn, shares=column: float(shares[drawn].mean()), groups, None, num_resamples, seed
-        )
-        found |= {f"{prefix}recall@{depth}_low": low, f"{prefix}recall@{depth}_high": high}
-    return found

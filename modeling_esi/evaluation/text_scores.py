@@ -57,6 +57,10 @@ class TextScores:
         """The mean ROUGE-L of these records."""
         return float(self.rouge_l[records].mean())
 
+    def all(self, records: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """BLEU-1, BLEU-4 and ROUGE-L of these records."""
+        return np.array([self.bleu(1, records), self.bleu(4, records), self.mean_rouge_l(records)])
+
 
 def label_f1(found: np.ndarray, true: np.ndarray) -> np.ndarray:
     """`(C,)`: F1 of each label, NaN for a label that no record has. `found`, `true`: `(N, C)` bool."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .metrics import bootstrap_interval
+from .sampled import Sampled
 
 MAX_IMPOSTOR_PAIRS = 4_000_000  # beyond that a seeded sample of the pairs is judged
 
@@ -27,22 +27,18 @@ class VerificationPairs:
     impostor: np.ndarray
     impostor_persons: np.ndarray
 
-    def equal_error_rate(self) -> float:
-        """See the function of that name."""
-        return equal_error_rate(self.genuine, self.impostor)
-
-    def resampled(self, seed: int, num_resamples: int) -> tuple[float, float]:
-        """The interval of the equal error rate, persons drawn with replacement; a pair counts by both its persons."""
+    def sampled(self, num_resamples: int, seed: int = 0) -> Sampled:
+        """The equal error rate with its resamples: persons are drawn, and a pair counts by both its persons."""
         persons, numbers = np.unique(self.genuine_person, return_inverse=True)
         rank = _Ranked.of(self.genuine, self.impostor)
         first, second = (_numbers_among(persons, column) for column in self.impostor_persons.T)
 
-        def statistic(drawn: np.ndarray) -> float:
+        def statistic(drawn: np.ndarray) -> np.ndarray:
             weights = np.bincount(drawn, minlength=len(persons)).astype(np.float64)
             weights = np.append(weights, 1.0)  # of persons that are enrolled but never probe: they are not drawn
-            return rank.equal_error_rate(weights[numbers], weights[first] * weights[second])
+            return np.array([rank.equal_error_rate(weights[numbers], weights[first] * weights[second])])
 
-        return bootstrap_interval(statistic, range(len(persons)), num_resamples=num_resamples, seed=seed)
+        return Sampled.of(["equal_error_rate"], statistic, range(len(persons)), num_resamples, seed)
 
 
 def _numbers_among(persons: np.ndarray, wanted: np.ndarray) -> np.ndarray:
