@@ -30,7 +30,9 @@ def stored(records) -> Dataset:
 def processor(tmp_path_factory) -> ESIProcessor:
     path = tmp_path_factory.mktemp("words") / "vocab.txt"
     path.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"word{i}" for i in range(94))]))
-    return ESIProcessor(ESIFeatureExtractor(sampling_rate=100, duration=2.0), BertTokenizerFast(str(path)))
+    return ESIProcessor(
+        ESIFeatureExtractor(sampling_rate=100, duration=2.0), BertTokenizerFast(str(path)), max_text_length=37
+    )
 
 
 @pytest.fixture()

@@ -92,3 +92,39 @@ def needed_splits(context: EvaluationContext, splits: Sequence[str]) -> dict[str
     others = {name: name for name in splits if name != "test" and name != context.split}
     found = {name: where for name, where in others.items() if context.split != "all" and context.has_split(where)}
     return found | ({"test": context.split} if "test" in splits else {})
+
+
+def check_no_leak(context: EvaluationContext, task: LabelTask) -> list[str]:
+    """What a protocol that learns must have, and no test record among what it learns or chooses on.
+
+    Returns:
+        A note where patients of the test are also in training or validation: figures are then too high.
+
+    Raises:
+        ValueError: without training or validation records, or where a test record is among them.
+    """
+    missing = [split for split in ("train", "validation", "test") if not len(task.splits.get(split, ()))]
+    if missing:
+        raise ValueError(
+            f"{task.name}: expected training, validation and test records, got none to {', '.join(missing)}: nothing "
+            "is chosen on test records."
+        )
+    test = _names(context, task.splits["test"])
+    for split in ("train", "validation"):
+        shared = sorted(test & _names(context, task.splits[split]))
+        if shared:
+            raise ValueError(
+                f"{task.name}: expected no test record in {split}, got {len(shared)}: {', '.join(shared[:5])}. Split "
+                "the data set again, by patient."
+            )
+    learned = {person for split in ("train", "validation") for person in task.splits[split].patients(context)}
+    people = set(task.splits["test"].patients(context))
+    both = len(people & learned)
+    return (
+        [f"{task.name}: {both:,} of {len(people):,} test patients are also in training or validation"] if both else []
+    )
+
+
+def _names(context: EvaluationContext, rows: TaskRows) -> set[str]:
+    dataset = context.rows(rows.source_split).select_columns(["record_id"])
+    return set(dataset.select(rows.rows)["record_id"])

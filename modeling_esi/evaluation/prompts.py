@@ -84,10 +84,10 @@ def task_prompts(context: EvaluationContext, task: LabelTask, prompts: str | Non
 
 
 def _phrases_of_source(context: EvaluationContext, task: LabelTask) -> dict[str, list[str]]:
-    if context.dataset_rows:
-        return {}
     if context.source == "ptb_xl":
         return label_prompts("ptb_xl", task=task.name, data_dir=context.data_dir)
+    if context.dataset_rows:
+        return {}
     if context.manifest:
         return dict(context.manifest["label_prompts"])
     options = {"task": context.dataset_options["task"]} if "task" in context.dataset_options else {}

@@ -8,7 +8,7 @@ import numpy as np
 
 from .sampled import Sampled
 
-MAX_IMPOSTOR_PAIRS = 4_000_000  # beyond that a seeded sample of the pairs is judged
+MAX_IMPOSTOR_PAIRS = 1_000_000  # beyond that a seeded sample of the pairs is judged
 
 
 @dataclass(frozen=True)
@@ -93,31 +93,45 @@ def equal_error_rate(genuine: np.ndarray, impostor: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class _Ranked:
-    """Scores of both kinds from high to low: `order` into (genuine, impostor), `last` of each run of equal scores."""
+    """The steps of the ROC curve from high scores to low: impostors above a genuine score, then what is equal to it.
 
-    order: np.ndarray
-    last: np.ndarray
-    num_genuine: int
+    Between two genuine scores only impostors come in, along a straight line: so the curve needs no more points than
+    these, and a resample no sorting.
+
+    Attributes:
+        impostor_step: `(I,)`: 2k above the k-th distinct genuine score (and below the one before), 2k + 1 equal to it.
+        genuine_step: `(G,)`: 2k + 1.
+        num_steps: of all kinds.
+    """
+
+    impostor_step: np.ndarray
+    genuine_step: np.ndarray
+    num_steps: int
 
     @classmethod
     def of(cls, genuine: np.ndarray, impostor: np.ndarray) -> _Ranked:
-        scores = np.concatenate([np.asarray(genuine, np.float64), np.asarray(impostor, np.float64)])
-        if not (len(genuine) and len(impostor) and np.isfinite(scores).all()):
+        genuine, impostor = np.asarray(genuine, np.float64), np.asarray(impostor, np.float64)
+        if not (len(genuine) and len(impostor) and np.isfinite(genuine).all() and np.isfinite(impostor).all()):
             raise ValueError(
                 f"scores: expected finite ones of both kinds of pairs, got {len(genuine)} genuine, {len(impostor)} "
                 "impostor: there must be two persons, and each probe's must be enrolled."
             )
-        order = np.argsort(-scores, kind="stable")
-        ranked = scores[order]
-        return cls(order, np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True)), len(genuine))
+        distinct = np.unique(genuine)
+        above, tied = (np.searchsorted(distinct, impostor, side=side) for side in ("right", "left"))
+        step = 2 * (len(distinct) - above) + (above > tied)
+        own = 2 * (len(distinct) - 1 - np.searchsorted(distinct, genuine)) + 1
+        return cls(step.astype(np.int32), own, 2 * len(distinct) + 1)
 
     def equal_error_rate(self, genuine_weights: np.ndarray, impostor_weights: np.ndarray) -> float:
         """With each pair counted so often."""
-        weights = np.concatenate([genuine_weights, impostor_weights])[self.order]
-        is_genuine = self.order < self.num_genuine
-        let_in = np.cumsum(np.where(is_genuine, 0.0, weights))[self.last] / impostor_weights.sum()
-        turned_away = 1 - np.cumsum(np.where(is_genuine, weights, 0.0))[self.last] / genuine_weights.sum()
-        let_in, turned_away = np.append(0.0, let_in), np.append(1.0, turned_away)
+        come, found = (
+            np.cumsum(np.bincount(steps, weights, self.num_steps))
+            for steps, weights in (
+                (self.impostor_step, impostor_weights),
+                (self.genuine_step, genuine_weights),
+            )
+        )
+        let_in, turned_away = np.append(0.0, come / come[-1]), np.append(1.0, 1 - found / found[-1])
         after = int(np.argmax(let_in >= turned_away))  # the last point has 1 and 0: there is one, and it is not first
         excess = turned_away - let_in
         share = excess[after - 1] / (excess[after - 1] - excess[after])

@@ -82,7 +82,7 @@ def _task_scores(
     embeds = context.text_embeds([text for of_class in listed.values() for text in of_class], role)
     classes = _mean_of_each(embeds, [len(of_class) for of_class in listed.values()])
     model = context.models()[role][0]
-    scale = float(model.get_logit_scale()) if softmax else 1.0
+    scale = model.get_logit_scale().item() if softmax else 1.0
     scores = {}
     for split, rows in task.splits.items():
         cosines = unit_length("ecg_embeds", rows.embeds(context, role)) @ classes.T
