@@ -14,16 +14,18 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
-from transformers.modeling_outputs import BaseModelOutputWithPooling, SequenceClassifierOutput
+from transformers.modeling_outputs import (
+    BaseModelOutputWithPooling,
+    CausalLMOutputWithCrossAttentions,
+    SequenceClassifierOutput,
+)
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 from transformers.utils import ModelOutput, can_return_tuple
 
-from .caption_decoder import ESICaptionDecoder, ESIDecoderOutput
+from .caption_decoder import ESICaptionDecoder
 from .configuration_esi import ESIConfig, ESIEcgConfig
 from .convnextv2_1d import ConvNeXtV2Encoder1d, GlobalResponseNorm, TimeNorm
-from .losses import caption_loss, caption_targets, contrastive_loss, mean_over_processes, sigmoid_contrastive_loss
-from .texts_by_length import RealTokens, encode_by_length
-from .vocabulary_loss import vocabulary_loss
+from .losses import caption_loss, contrastive_loss, mean_over_processes
 from .xresnet1d import XResNet1dEncoder
 
 IGNORED = -100  # in caption targets: padding, which no loss counts
@@ -52,8 +54,7 @@ class ESIOutput(ModelOutput):
         loss: Weighted sum of the two losses.
         contrastive_loss, caption_loss: The parts, in nats.
         logits_per_ecg, logits_per_text: Scaled cosine similarities, `(B_ecg, B_text)` and its transpose.
-        caption_logits: `(B, T', V)`; entry `i` predicts token `i + 1` (`released`: token `i + 2`). In training they
-            come only where asked for.
+        caption_logits: `(B, T', V)`; entry `i` predicts token `i + 1` (`released`: token `i + 2`).
         ecg_embeds, text_embeds: `(B, P)`, L2-normalised.
         ecg_state: `(B, D)`, the pooled ECG at model width, before projection.
         ecg_model_output, text_model_output: What the encoders gave.
@@ -102,8 +103,6 @@ class ESIPreTrainedModel(PreTrainedModel):
                 init.zeros_(module.bias)
         elif isinstance(module, ESIModel):
             init.constant_(module.logit_scale, float(module.config.logit_scale_init_value))
-            if module.config.contrastive_loss_type == "sigmoid":
-                init.constant_(module.logit_bias, float(module.config.logit_bias_init_value))
 
 
 class ESIEcgModel(ESIPreTrainedModel):
@@ -237,8 +236,6 @@ class ESIModel(ESIPreTrainedModel):
         self.ecg_projection = nn.Linear(width, config.projection_dim, bias=False)
         self.text_projection = nn.Linear(config.text_config.hidden_size, config.projection_dim, bias=False)
         self.logit_scale = nn.Parameter(torch.full((1,), float(config.logit_scale_init_value)))
-        if config.contrastive_loss_type == "sigmoid":
-            self.logit_bias = nn.Parameter(torch.full((1,), float(config.logit_bias_init_value)))
         self.decoder = None
         if config.caption_loss_weight > 0:
             self.decoder = ESICaptionDecoder._from_config(decoder_config)
@@ -300,7 +297,6 @@ class ESIModel(ESIPreTrainedModel):
         sample_mask: torch.Tensor | None = None,
         text_key: torch.Tensor | None = None,
         return_loss: bool | None = None,
-        output_caption_logits: bool | None = None,
         **kwargs,
     ) -> ESIOutput:
         """Compare ECGs with texts, and predict each text from its ECG.
@@ -309,9 +305,7 @@ class ESIModel(ESIPreTrainedModel):
             input_values, lead_mask, sample_mask: As in `ESIEcgModel.forward`.
             input_ids, attention_mask: `(B, T)`, start token first, padding last.
             text_key: `(B,)` integers; where `config.positives` is `"text_key"`, equal keys are positives.
-            return_loss: Compute the losses. Nothing is captioned where it is false or the batches differ in size.
-            output_caption_logits: Give `caption_logits`. Default: yes, but not for a loss in training mode, where
-                they would fill the memory and be computed for padding too.
+            return_loss: Compute the losses. Caption logits come unless it is false or the batches differ in size.
 
         In the `released` variant the text encoder sees all tokens but the last, as the published model was trained;
         `get_text_features` always sees all, so that a text's embedding does not depend on the batch around it.
@@ -319,35 +313,27 @@ class ESIModel(ESIPreTrainedModel):
         Raises:
             ValueError: Losses asked for ECGs and texts that are not pairs.
         """
+        text_ids, text_mask = self._text_encoder_input(input_ids, attention_mask)
         ecg = self.ecg_model(
             input_values, lead_mask=lead_mask, sample_mask=sample_mask, return_dict=True, **_only_hidden_states(kwargs)
         )
-        are_pairs = len(input_values) == len(input_ids)
-        if return_loss and not are_pairs:
-            raise ValueError(f"return_loss needs pairs, got {len(input_values)} ECGs and {len(input_ids)} texts.")
-        is_captioned = self.decoder is not None and are_pairs and return_loss is not False
-        if output_caption_logits is None:
-            output_caption_logits = not (return_loss and self.training)
-
-        text_ids, text_mask = self._text_encoder_input(input_ids, attention_mask)
-        num_groups = 1 if is_captioned and output_caption_logits else self.config.text_groups
-        text = encode_by_length(self.text_model, text_ids, text_mask, num_groups, **kwargs)
+        text = self.text_model(input_ids=text_ids, attention_mask=text_mask, return_dict=True, **kwargs)
         ecg_state = self._ecg_state(ecg)
         ecg_embeds, text_embeds = self._embed_ecg(ecg_state), self._embed_text(text.last_hidden_state)
         logits_per_text = self.get_logit_scale() * text_embeds @ ecg_embeds.T
 
-        caption, losses = None, {}
-        if is_captioned:
-            targets = self._caption_targets(input_ids, attention_mask)
-            caption = self._caption(ecg, ecg_state, text, input_ids, targets, output_caption_logits, **kwargs)
+        are_pairs = len(ecg_embeds) == len(text_embeds)
+        if return_loss and not are_pairs:
+            raise ValueError(f"return_loss needs pairs, got {len(ecg_embeds)} ECGs and {len(text_embeds)} texts.")
+        caption = targets = losses = None
+        if self.decoder is not None and are_pairs and return_loss is not False:
+            caption, targets = self._caption(
+                ecg, ecg_state, text.last_hidden_state, input_ids, attention_mask, **kwargs
+            )
         if return_loss:
-            losses["contrastive_loss"] = self._contrastive_loss(ecg_embeds, text_embeds, text_key)
-            losses["loss"] = self.config.contrastive_loss_weight * losses["contrastive_loss"]
-        if return_loss and is_captioned:
-            losses["caption_loss"] = self._caption_loss(caption, targets)
-            losses["loss"] = losses["loss"] + self.config.caption_loss_weight * losses["caption_loss"]
+            losses = self._losses(ecg_embeds, text_embeds, text_key, caption, targets)
         return ESIOutput(
-            **losses,
+            **(losses or {}),
             logits_per_ecg=logits_per_text.T,
             logits_per_text=logits_per_text,
             caption_logits=None if caption is None else caption.logits,
@@ -376,37 +362,36 @@ class ESIModel(ESIPreTrainedModel):
             return input_ids, attention_mask
         return input_ids[:, :-1], None if attention_mask is None else attention_mask[:, :-1]
 
-    def _caption_targets(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
-        """The tokens to be predicted: all but the first, in `released` all but the first two."""
-        first = 1 if self.config.decoder_config.input_states == "token_embeddings" else 2
-        return caption_targets(input_ids, attention_mask, first, self.config.decoder_config.pad_token_id, IGNORED)
-
     def _caption(
         self,
         ecg: ESIEcgOutput,
         ecg_state: torch.Tensor,
-        text: ModelOutput,
+        text_states: torch.Tensor,
         input_ids: torch.Tensor,
-        targets: torch.Tensor,
-        output_logits: bool,
+        attention_mask: torch.Tensor | None,
         **kwargs,
-    ) -> ESIDecoderOutput:
-        """The decoder over token embeddings, or (`released`) over text states; without logits, over real tokens alone.
+    ) -> tuple[CausalLMOutputWithCrossAttentions, torch.Tensor]:
+        """Decoder output and targets `(B, T')`, padding as `IGNORED`.
 
-        Padding stands behind the text: causal attention keeps it from real tokens, the loss ignores it.
+        The next tokens follow from tokens, or (`released`) from text states.
         """
+        targets = input_ids.masked_fill(self._is_padding(input_ids, attention_mask), IGNORED)
         if self.config.decoder_config.input_states == "token_embeddings":
-            inputs_embeds = self.get_input_embeddings()(input_ids[:, :-1])
+            inputs_embeds, targets = self.get_input_embeddings()(input_ids[:, :-1]), targets[:, 1:]
         else:
-            inputs_embeds = text.last_hidden_state[:, 1:]
-        return self.decoder(
-            inputs_embeds=inputs_embeds,
-            return_dict=True,
-            output_logits=output_logits,
-            real_tokens=None if output_logits else RealTokens.up_to_the_last(targets != IGNORED),
-            **self._caption_context(ecg, ecg_state),
-            **kwargs,
-        )
+            inputs_embeds, targets = text_states[:, 1:], targets[:, 2:]
+        context = self._caption_context(ecg, ecg_state)
+        # Padding stands behind the text: causal attention keeps it from real tokens, the loss ignores it.
+        output = self.decoder(inputs_embeds=inputs_embeds, return_dict=True, **context, **kwargs)
+        return output, targets
+
+    def _is_padding(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
+        """The padding token where it is masked: a tokenizer may pad with its end token, which is a target elsewhere."""
+        pad = self.config.decoder_config.pad_token_id
+        is_pad = torch.ones_like(input_ids, dtype=torch.bool) if pad is None else input_ids == pad
+        if attention_mask is None:
+            return is_pad & (pad is not None)
+        return is_pad & (attention_mask == 0)
 
     def _caption_context(self, ecg: ESIEcgOutput, ecg_state: torch.Tensor) -> dict[str, torch.Tensor | None]:
         """What the decoder sees of the ECG: its frames, or (`released`) its pooled vector.
@@ -419,27 +404,29 @@ class ESIModel(ESIPreTrainedModel):
         context = self.context_norm(self.context_head(ecg.last_hidden_state))
         return {"context_kv": self.decoder.project_context(context), "context_mask": ecg.frame_mask}
 
-    def _contrastive_loss(
-        self, ecg_embeds: torch.Tensor, text_embeds: torch.Tensor, text_key: torch.Tensor | None
-    ) -> torch.Tensor:
-        config, scale = self.config, self.get_logit_scale()
-        options = {
-            "text_key": text_key if config.positives == "text_key" else None,
-            "gather": config.negatives == "global" and self.training,
-        }
-        if config.contrastive_loss_type == "sigmoid":
-            return sigmoid_contrastive_loss(ecg_embeds, text_embeds, scale, self.logit_bias, **options)
-        return contrastive_loss(ecg_embeds, text_embeds, scale, **options)
-
-    def _caption_loss(self, caption: ESIDecoderOutput, targets: torch.Tensor) -> torch.Tensor:
-        num_targets = (targets != IGNORED).sum()
-        num_targets = mean_over_processes(num_targets) if self.training else num_targets
-        if caption.logits is not None:
-            return caption_loss(caption.logits, targets, IGNORED, num_targets)
-        tokens = RealTokens.up_to_the_last(targets != IGNORED)
-        head = self.decoder.get_output_embeddings()
-        total = vocabulary_loss(caption.last_hidden_state, head.weight, tokens.pack(targets), IGNORED)
-        return total / num_targets.to(total.dtype).clamp(min=1)
+    def _losses(
+        self,
+        ecg_embeds: torch.Tensor,
+        text_embeds: torch.Tensor,
+        text_key: torch.Tensor | None,
+        caption: CausalLMOutputWithCrossAttentions | None,
+        targets: torch.Tensor | None,
+    ) -> dict[str, torch.Tensor]:
+        config = self.config
+        contrastive = contrastive_loss(
+            ecg_embeds,
+            text_embeds,
+            self.get_logit_scale(),
+            text_key=text_key if config.positives == "text_key" else None,
+            gather=config.negatives == "global" and self.training,
+        )
+        losses = {"contrastive_loss": contrastive, "loss": config.contrastive_loss_weight * contrastive}
+        if caption is not None:
+            num_targets = (targets != IGNORED).sum()
+            num_targets = mean_over_processes(num_targets) if self.training else num_targets
+            losses["caption_loss"] = caption_loss(caption.logits, targets, IGNORED, num_targets)
+            losses["loss"] = losses["loss"] + config.caption_loss_weight * losses["caption_loss"]
+        return losses
 
     @torch.no_grad()
     def generate(
@@ -536,7 +523,7 @@ class ESIForECGClassification(ESIPreTrainedModel):
     input_modalities = ("audio",)
     _keys_to_ignore_on_load_unexpected = [
         r"^text_model\.", r"^decoder\.", r"^text_projection\.", r"^ecg_(head|norm|projection)\.", r"^context_",
-        r"^logit_(scale|bias)$",
+        r"^logit_scale$",
     ]  # fmt: skip
 
     def __init__(self, config: ESIConfig):
