@@ -146,7 +146,7 @@ def test_nothing_imports_the_training_script():
 
 @pytest.mark.parametrize("name", ["convnextv2_1d", "xresnet1d", "caption_decoder", "losses"])
 def test_encoders_decoder_and_losses_do_not_know_each_other(name):
-    assert siblings_of(FLAT[name]) <= {"configuration_esi", "feed_forward", "texts_by_length"}  # tools that know nobody
+    assert siblings_of(FLAT[name]) <= {"configuration_esi"}
 
 
 def test_public_names_are_only_gathered_in_the_package_file():
