@@ -147,8 +147,8 @@ def activation_bytes(config: ESIConfig) -> dict[str, float]:
     before and after GRN), and as much as half of one of these for the norm. BERT layer: 17 values of width D for each
     token (34 bytes: Korthikanti et al. 2022, https://arxiv.org/abs/2205.05198, section 4.1, without the matrix that
     flash attention does not keep). Decoder step: residual and norm (2 D), queries and attention output (3 heads wide),
-    both sides of SwiGLU, its gate and product (4 x 4D). Logits are not in it: kept whole, as they are today, they take `logits_bytes`; a loss in
-    chunks over the vocabulary would not need them.
+    both sides of SwiGLU, its gate and product (4 x 4D). Logits are not in it: kept whole, as they are today, they take
+    `logits_bytes`; a loss that goes through the vocabulary in chunks would not need them.
     """
     ecg, text, decoder = config.ecg_config, config.text_config, config.decoder_config
     frames = frames_of_stages(config, NUM_SAMPLES)
