@@ -277,7 +277,8 @@ def test_what_is_not_built_yet_is_said_and_skipped(script, tmp_path):
     done = call(script, STEPS="describe evaluate push", OUTPUT=tmp_path / "out")
     rooms = {
         "datasets_scripts/cqa/__main__.py": "describe: python -m datasets_scripts.cqa is not built yet: skipped",
-        "modeling_esi/evaluation/fine_tune.py": "evaluate: python -m modeling_esi.evaluation zero_shot is not built yet: skipped",
+        "modeling_esi/evaluation/fine_tune.py": "evaluate: python -m modeling_esi.evaluation zero_shot "
+        "is not built yet: skipped",
     }
     if any((ROOT / room).exists() for room in rooms):
         pytest.skip("built by now: the slow tests below run it")
