@@ -10,7 +10,7 @@ import json
 import math
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 
 TEXT_CHOICES = ("report", "statements", "report_else_statements", "none")
+FINDINGS = "ECG Findings: "
+WAVEFORMS = "Potential ECG waveforms:"
 _DEMOGRAPHICS = re.compile(r"^this patient is [^.]*\.\s*")
 OLDEST_AGE_TOLD = 89  # PTB-XL and others hide ages above it; a record stores 90 for all of them
 
@@ -40,11 +42,28 @@ def findings_text(
     """
     if isinstance(statements, str) or not statements:
         raise ValueError(f"statements: expected at least one statement in a list, got {statements!r}")
-    sentences = [_demographics(age, sex), f"ECG Findings: {', '.join(statements)}."]
+    sentences = [_demographics(age, sex), f"{FINDINGS}{', '.join(statements)}."]
     text = " ".join(sentence for sentence in sentences if sentence)
     if waveforms:
-        text = "\n".join([text, "Potential ECG waveforms:", *waveforms])
+        text = "\n".join([text, WAVEFORMS, *waveforms])
     return text
+
+
+def split_waveforms(text: str) -> tuple[str, list[str]]:
+    """A text of `findings_text` without its descriptions, and the descriptions; of another text, all and none.
+
+    >>> split_waveforms(findings_text(["sinus rhythm", "LBBB"], waveforms=["P before each QRS", "broad QRS"]))
+    ('ECG Findings: sinus rhythm, LBBB.', ['P before each QRS', 'broad QRS'])
+    """
+    told, _, descriptions = text.partition(f"\n{WAVEFORMS}\n")
+    return told, descriptions.split("\n") if descriptions else []
+
+
+def is_template(record: Any) -> bool:
+    """Whether a record's text is `findings_text` over its statements, with descriptions or without."""
+    if not record.statements:
+        return False
+    return split_waveforms(record.text)[0] == findings_text(record.statements, record.age, record.sex)
 
 
 def _demographics(age: float | None, sex: str | None) -> str:
@@ -84,13 +103,14 @@ def choose_text(
         return report
     if len(statements) == 0:
         return ""
-    told = [waveforms.get(normalise_statement(statement)) for statement in statements] if waveforms else []
-    return findings_text(
-        list(statements),
-        record_fields.get("age"),
-        record_fields.get("sex"),
-        list(dict.fromkeys(description for description in told if description)),
-    )
+    told = _descriptions(statements, waveforms) if waveforms else None
+    return findings_text(list(statements), record_fields.get("age"), record_fields.get("sex"), told)
+
+
+def _descriptions(statements: Sequence[str], waveforms: Mapping[str, str]) -> list[str]:
+    """The descriptions of these statements in their order, each once."""
+    told = [waveforms.get(normalise_statement(statement)) for statement in statements]
+    return list(dict.fromkeys(description for description in told if description))
 
 
 def check_text_choice(text: str) -> None:
@@ -106,14 +126,19 @@ def augment_statements_text(
     rng: np.random.Generator,
     drop_demographics: float = 0.5,
     subset_probability: float = 0.5,
+    waveforms: Mapping[str, str] | None = None,
+    drop_waveforms: float = 0.5,
 ) -> str:
     """A varied `findings_text` for training: without it zero-shot collapses, since whole templates are learnt by heart.
 
     With probability `drop_demographics` age and sex are left out; with probability `subset_probability` only a random
-    non-empty subset of the statements is said, in random order. `rng` is the only source of chance: a generator in the
-    same state gives the same text. Raises ValueError as `findings_text` does, and for a probability outside 0..1.
+    non-empty subset of the statements is said, in random order. Where `waveforms` (as in `choose_text`) describes what
+    is said, the descriptions follow, except with probability `drop_waveforms`: a prompt has none. `rng` is the only
+    source of chance: a generator in the same state gives the same text. Raises ValueError as `findings_text` does, and
+    for a probability outside 0..1.
     """
-    for name, probability in (("drop_demographics", drop_demographics), ("subset_probability", subset_probability)):
+    chances = {"drop_demographics": drop_demographics, "subset_probability": subset_probability}
+    for name, probability in (chances | {"drop_waveforms": drop_waveforms}).items():
         if not 0 <= probability <= 1:
             raise ValueError(f"{name}: expected a probability between 0 and 1, got {probability!r}")
     statements = list(statements)
@@ -122,23 +147,66 @@ def augment_statements_text(
     if statements and rng.random() < subset_probability:
         size = int(rng.integers(1, len(statements) + 1))
         statements = [statements[i] for i in rng.permutation(len(statements))[:size]]
-    return findings_text(statements, age, sex)
+    is_described = bool(waveforms) and rng.random() >= drop_waveforms
+    return findings_text(statements, age, sex, _descriptions(statements, waveforms) if is_described else None)
 
 
-def augment_text(record: Any, rng: np.random.Generator, subset_probability: float = 0.5) -> str:
+def augment_text(
+    record: Any,
+    rng: np.random.Generator,
+    subset_probability: float = 0.5,
+    waveforms: Mapping[str, str] | None = None,
+) -> str:
     """A varied text of a record for training: fewer demographics, statements or sentences than it has.
 
-    Where the record's `text` is the template over its statements, `augment_statements_text`. Where it is a report,
+    Where the record's `text` is the template over its statements, `augment_statements_text`; if it tells descriptions,
+    those of the statements that stay are taken from `waveforms` (`told_waveforms` of all texts). Where it is a report,
     with `subset_probability`, a random non-empty subset of its sentences in random order. `record` has the fields of
     `ECGRecord`; `rng` is the only source of chance.
     """
-    if record.statements and record.text == findings_text(record.statements, record.age, record.sex):
-        return augment_statements_text(record.statements, record.age, record.sex, rng)
-    sentences = re.split(r"(?<=[.!?])\s+", record.text.strip())
+    if is_template(record):
+        told = waveforms if split_waveforms(record.text)[1] else None
+        return augment_statements_text(record.statements, record.age, record.sex, rng, waveforms=told)
+    sentences = split_sentences(record.text)
     if rng.random() >= subset_probability:
         return record.text
     size = int(rng.integers(1, len(sentences) + 1))
     return " ".join(sentences[i] for i in rng.permutation(len(sentences))[:size])
+
+
+def split_sentences(text: str) -> list[str]:
+    """The sentences of a report; one empty one of an empty report.
+
+    >>> split_sentences("Sinus rhythm. Rate 72/min, normal axis.")
+    ['Sinus rhythm.', 'Rate 72/min, normal axis.']
+    """
+    return re.split(r"(?<=[.!?])\s+", text.strip())
+
+
+def told_waveforms(texts: Iterable[str], statements: Iterable[Sequence[str]]) -> dict[str, str]:
+    """The descriptions that texts tell for each statement, as `choose_text` takes them; empty where they tell none.
+
+    A text lists descriptions without saying which statement each belongs to; some statements have none, and some share
+    one. A statement's own stands in every text that says the statement. Where several do, those that are already
+    the only one of another statement are left out. So nothing is told of an ECG that its own text does not tell.
+
+    Args:
+        texts: of a data set's records, whose templates were made with one dictionary. Reports are passed over.
+        statements: of the same records.
+    """
+    always: dict[str, list[str]] = {}
+    for text, names in zip(texts, statements, strict=True):
+        told, descriptions = split_waveforms(text)
+        if names and told.endswith(findings_text(names)):
+            for name in map(normalise_statement, names):
+                always[name] = [one for one in always.get(name, descriptions) if one in descriptions]
+    is_open = True
+    while is_open:
+        only = {found[0] for found in always.values() if len(found) == 1}
+        rest = {name: [one for one in found if one not in only] for name, found in always.items() if len(found) > 1}
+        is_open = any(len(rest[name]) < len(always[name]) for name in rest)
+        always |= rest
+    return {name: "\n".join(found) for name, found in always.items() if found}
 
 
 def text_key(statements: Sequence[str], report: str = "") -> str:
@@ -165,7 +233,7 @@ def normalise_statement(text: str) -> str:
 
 
 def read_waveforms(path: str | PathLike[str]) -> dict[str, str]:
-    """A dictionary of waveform descriptions, from a JSON object: statement -> what it looks like on the ECG.
+    """A dictionary of waveform descriptions, from a JSON object: statement -> what it looks like on the ECG, one line.
 
     Raises FileNotFoundError, or ValueError where the file is something else.
     """
@@ -176,4 +244,4 @@ def read_waveforms(path: str | PathLike[str]) -> dict[str, str]:
             raise ValueError(f"{path}: expected a JSON object from statements to descriptions, got no JSON") from error
     if not isinstance(values, dict) or not all(isinstance(value, str) for value in values.values()):
         raise ValueError(f"{path}: expected a JSON object from statements to descriptions, got something else")
-    return {normalise_statement(statement): description.strip() for statement, description in values.items()}
+    return {normalise_statement(name): " ".join(description.split()) for name, description in values.items()}

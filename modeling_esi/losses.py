@@ -5,6 +5,8 @@ of the union, and the mean of their gradients (which DDP and FSDP compute) is it
 different numbers of records or of tokens.
 """
 
+from dataclasses import dataclass
+
 import torch
 import torch.distributed as dist
 from torch.nn import functional as F
@@ -16,14 +18,17 @@ def contrastive_loss(
     logit_scale: torch.Tensor,
     text_key: torch.Tensor | None = None,
     gather: bool = False,
+    text_statements: torch.Tensor | None = None,
+    ecg_statements: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Symmetric cross-entropy between ECGs and texts (CLIP, https://arxiv.org/abs/2103.00020).
+
+    A row with several positives shares its target equally among them (as in https://arxiv.org/abs/2004.11362).
 
     Args:
         ecg_embeds, text_embeds: `(B, P)`, L2-normalised, of the same records.
         logit_scale: Scalar or `(1,)`, the factor itself (not its logarithm).
-        text_key: `(B,)` integers; records with equal keys are positives of each other, and share the target equally.
-            `None`: only the pair is positive.
+        text_key, text_statements, ecg_statements: As in `positive_pairs`: what is positive beside the pair.
         gather: Contrast with the records of all processes, with exact gradients. The loss is then this process's
             share; averaging it (or its gradients, as DDP does) over processes gives the loss of the union batch.
             Every process takes part, with one record or more; B may differ between them.
@@ -32,33 +37,14 @@ def contrastive_loss(
         Scalar, mean of the two directions.
     """
     embeds = torch.stack([_at_least_float32(ecg_embeds), _at_least_float32(text_embeds)], dim=1)  # one message for both
-    everything, all_keys, first, weight = _all_records(embeds, text_key, gather)
-    (ecg, text), (all_ecg, all_text) = embeds.unbind(1), everything.unbind(1)
-    targets = contrastive_targets(len(ecg), len(all_ecg), first, text_key, all_keys, ecg.device, ecg.dtype)
+    union = UnionBatch.of(embeds, gather)
+    (ecg, text), (all_ecg, all_text) = embeds.unbind(1), union.everything(embeds).unbind(1)
+    of_ecgs, of_texts = positive_pairs(text_key, text_statements, ecg_statements, union)
     scale = logit_scale.to(ecg.dtype)
     with torch.autocast(ecg.device.type, enabled=False):  # mixed precision would round the similarities
-        ecg_to_text = F.cross_entropy(scale * ecg @ all_text.T, targets)
-        text_to_ecg = F.cross_entropy(scale * text @ all_ecg.T, targets)
-    return weight * (ecg_to_text + text_to_ecg) / 2
-
-
-def contrastive_targets(
-    num_rows: int,
-    num_columns: int,
-    first: int,
-    row_keys: torch.Tensor | None,
-    column_keys: torch.Tensor | None,
-    device: torch.device | None = None,
-    dtype: torch.dtype = torch.float32,
-) -> torch.Tensor:
-    """Target distribution of each row, `(rows, columns)`: equal shares for all columns with the row's key.
-
-    Without keys, class indices `(rows,)`: row `i` belongs to column `first + i`.
-    """
-    if row_keys is None:
-        return first + torch.arange(num_rows, device=device)
-    same = (row_keys[:, None] == column_keys[None, :]).to(dtype)
-    return same / same.sum(dim=1, keepdim=True)
+        ecg_to_text = F.cross_entropy(scale * ecg @ all_text.T, union.targets(of_ecgs, ecg))
+        text_to_ecg = F.cross_entropy(scale * text @ all_ecg.T, union.targets(of_texts, text))
+    return union.weight * (ecg_to_text + text_to_ecg) / 2
 
 
 def sigmoid_contrastive_loss(
@@ -68,24 +54,81 @@ def sigmoid_contrastive_loss(
     logit_bias: torch.Tensor,
     text_key: torch.Tensor | None = None,
     gather: bool = False,
+    text_statements: torch.Tensor | None = None,
+    ecg_statements: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Each ECG with each text: a pair or not? (SigLIP, https://arxiv.org/abs/2303.15343, section 3.2.)
 
     Args:
-        ecg_embeds, text_embeds, logit_scale, text_key, gather: As in `contrastive_loss`; equal keys are pairs too.
+        ecg_embeds, text_embeds, logit_scale, gather: As in `contrastive_loss`.
         logit_bias: Scalar or `(1,)`, added to the scaled similarities. SigLIP starts at scale 10 and bias -10, so that
             the many negatives do not dominate the first steps.
+        text_key, text_statements, ecg_statements: As in `positive_pairs`: these are pairs too.
 
     Returns:
         Scalar: sum over all texts of the binary cross-entropies, mean over the ECGs.
     """
     ecg, text = _at_least_float32(ecg_embeds), _at_least_float32(text_embeds)
-    all_text, all_keys, first, weight = _all_records(text, text_key, gather)
-    targets = contrastive_targets(len(ecg), len(all_text), first, text_key, all_keys, ecg.device)
-    positive = targets > 0 if text_key is not None else F.one_hot(targets, len(all_text)).bool()
+    union = UnionBatch.of(text, gather)
+    all_text = union.everything(text)
+    positive = positive_pairs(text_key, text_statements, ecg_statements, union)[0]
+    positive = union.own_pairs(text) if positive is None else positive
     with torch.autocast(ecg.device.type, enabled=False):
         logits = logit_scale.to(ecg.dtype) * ecg @ all_text.T + logit_bias.to(ecg.dtype)
-        return weight * -F.logsigmoid(torch.where(positive, logits, -logits)).sum() / len(ecg)
+        return union.weight * -F.logsigmoid(torch.where(positive, logits, -logits)).sum() / len(ecg)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Which texts are true of which ECGs
+
+
+def positive_pairs(
+    text_key: torch.Tensor | None = None,
+    text_statements: torch.Tensor | None = None,
+    ecg_statements: torch.Tensor | None = None,
+    union: "UnionBatch | None" = None,
+) -> tuple[torch.Tensor, torch.Tensor] | tuple[None, None]:
+    """What is positive in a batch of B records, this process's rows against all N records of the union.
+
+    Args:
+        text_key: `(B,)` integers; records with equal keys are positives of each other.
+        text_statements, ecg_statements: `(B, K)` and `(B, L)` of `entailed_pairs`; where both are given, they decide:
+            every ECG that has all that a text says is its positive, and the record's own always. K and L may differ
+            between processes.
+        union: Whose records the columns are; default: this process's alone.
+
+    Returns:
+        `(B, N)` bool each: texts for each ECG, and ECGs for each text; `None` twice where only the pair is positive.
+    """
+    union = union or UnionBatch()
+    if text_statements is not None and ecg_statements is not None:
+        text_statements, ecg_statements = union.as_wide_as_the_widest(text_statements, ecg_statements)
+        own = union.own_pairs(text_statements)
+        of_ecgs = entailed_pairs(union.everything(text_statements), ecg_statements).T
+        return of_ecgs | own, entailed_pairs(text_statements, union.everything(ecg_statements)) | own
+    if text_key is None:
+        return None, None
+    same = text_key[:, None] == union.everything(text_key)[None, :]
+    return same, same
+
+
+def entailed_pairs(text_statements: torch.Tensor, ecg_statements: torch.Tensor) -> torch.Tensor:
+    """`(texts, ECGs)` bool: whether an ECG has everything that a text says. A text that says nothing has no ECG.
+
+    Semantic matching as in MedCLIP, https://arxiv.org/abs/2210.10163, made exact.
+
+    Args:
+        text_statements: `(texts, K)` numbers of the statements in each text, -1 where there is none.
+        ecg_statements: `(ECGs, L)`, the same of all that is known of each ECG.
+
+    >>> entailed_pairs(torch.tensor([[7, -1], [7, 9]]), torch.tensor([[7, -1, -1], [9, 8, 7]])).tolist()
+    [[True, True], [False, True]]
+    """
+    is_true = (text_statements != -1).any(dim=1)[:, None].repeat(1, len(ecg_statements))
+    for said in text_statements.unbind(1):  # one by one: (texts, ECGs, K, L) would be large
+        is_found = (said[:, None, None] == ecg_statements[None, :, :]).any(dim=2)
+        is_true &= is_found | (said == -1)[:, None]
+    return is_true
 
 
 def target_entropy(text_key: torch.Tensor) -> torch.Tensor:
@@ -150,16 +193,59 @@ def _at_least_float32(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
-def _all_records(
-    embeds: torch.Tensor, text_key: torch.Tensor | None, gather: bool
-) -> tuple[torch.Tensor, torch.Tensor | None, int, float]:
-    """Embeddings and keys of the union batch, where this process's records begin in it, and their weight in a mean."""
-    if not (gather and _in_company()):
-        return embeds, text_key, 0, 1.0
-    counts = rows_of_processes(embeds)
-    everything = gather_with_grad(embeds, counts)
-    all_keys = None if text_key is None else gather_with_grad(text_key, counts)
-    return everything, all_keys, sum(counts[: dist.get_rank()]), len(embeds) * len(counts) / sum(counts)
+# ---------------------------------------------------------------------------------------------------------------------
+# The records of all processes
+
+
+@dataclass(frozen=True)
+class UnionBatch:
+    """This process's records among those of all, one process after the other.
+
+    Attributes:
+        counts: Records of each process, by rank; `None`: only this process counts.
+    """
+
+    counts: list[int] | None = None
+
+    @classmethod
+    def of(cls, rows: torch.Tensor, gather: bool) -> "UnionBatch":
+        """The union of the processes' `rows`, which every process must then ask for; without `gather` these alone."""
+        return cls(rows_of_processes(rows) if gather and _in_company() else None)
+
+    @property
+    def first(self) -> int:
+        """Where this process's records begin."""
+        return 0 if self.counts is None else sum(self.counts[: dist.get_rank()])
+
+    @property
+    def weight(self) -> float:
+        """Of a mean over this process's records, in the mean over processes that is the mean over all records."""
+        return 1.0 if self.counts is None else self.counts[dist.get_rank()] * len(self.counts) / sum(self.counts)
+
+    def everything(self, rows: torch.Tensor) -> torch.Tensor:
+        """The rows of all processes, with gradients."""
+        return rows if self.counts is None else gather_with_grad(rows, self.counts)
+
+    def own_pairs(self, rows: torch.Tensor) -> torch.Tensor:
+        """`(B, N)` bool: each of this process's records with itself."""
+        everyone = torch.arange(len(rows) if self.counts is None else sum(self.counts), device=rows.device)
+        return everyone[None, :] == everyone[self.first : self.first + len(rows), None]
+
+    def targets(self, positives: torch.Tensor | None, rows: torch.Tensor) -> torch.Tensor:
+        """For cross-entropy: equal shares for each row's positives, `(B, N)`, or the place of its pair, `(B,)`."""
+        if positives is None:
+            return self.first + torch.arange(len(rows), device=rows.device)
+        shares = positives.to(rows.dtype)
+        return shares / shares.sum(dim=1, keepdim=True)
+
+    def as_wide_as_the_widest(self, *tables: torch.Tensor) -> list[torch.Tensor]:
+        """Tables `(B, width)` with -1 to the right, so that each has one width on all processes."""
+        if self.counts is None:
+            return list(tables)
+        widths = torch.tensor([table.shape[1] for table in tables], device=tables[0].device)
+        dist.all_reduce(widths, dist.ReduceOp.MAX)
+        missing = [width - table.shape[1] for width, table in zip(widths.tolist(), tables, strict=True)]
+        return [F.pad(table, (0, more), value=-1) for table, more in zip(tables, missing, strict=True)]
 
 
 def rows_of_processes(tensor: torch.Tensor) -> list[int]:

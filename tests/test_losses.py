@@ -10,11 +10,13 @@ from modeling_esi.losses import (
     caption_loss,
     caption_targets,
     contrastive_loss,
-    contrastive_targets,
+    entailed_pairs,
     mean_over_processes,
+    positive_pairs,
     sigmoid_contrastive_loss,
     target_entropy,
 )
+from modeling_esi.training.extra_losses import multi_positive_loss
 
 ECG = torch.eye(3)
 TEXT = torch.tensor([[0.6, 0.8, 0.0], [0.0, 1.0, 0.0], [0.8, 0.0, 0.6]])
@@ -59,10 +61,43 @@ def test_keys_that_all_differ_change_nothing():
     torch.testing.assert_close(contrastive_loss(ECG, TEXT, SCALE, text_key=torch.tensor([3, 1, 2])), plain)
 
 
-def test_targets_of_a_shard_lie_where_its_records_stand_in_the_union():
-    assert contrastive_targets(2, 6, 4, None, None).tolist() == [4, 5]
-    shares = contrastive_targets(2, 4, 2, torch.tensor([1, 2]), torch.tensor([1, 1, 1, 2]))
-    torch.testing.assert_close(shares, torch.tensor([[1 / 3, 1 / 3, 1 / 3, 0], [0, 0, 0, 1.0]]))
+# Text 0 says what ECGs 0 and 2 have, text 1 what ECG 1 has, text 2 nothing that is known.
+TEXT_STATEMENTS = torch.tensor([[4, -1], [4, 6], [-1, -1]])
+ECG_STATEMENTS = torch.tensor([[4, -1, -1], [5, 6, -1], [9, 4, 5]])
+
+
+def test_a_text_is_true_of_every_ecg_that_has_all_it_says():
+    assert entailed_pairs(TEXT_STATEMENTS, ECG_STATEMENTS).tolist() == [
+        [True, False, True], [False, False, False], [False, False, False],
+    ]  # fmt: skip
+    assert entailed_pairs(torch.empty(2, 0, dtype=torch.long), ECG_STATEMENTS).tolist() == 2 * [3 * [False]]
+
+
+def test_its_own_ecg_is_always_a_positive_of_a_text():
+    """Also where the text says nothing known, or something that was not found in its own ECG."""
+    of_ecgs, of_texts = positive_pairs(None, TEXT_STATEMENTS, ECG_STATEMENTS)
+    assert of_texts.int().tolist() == [[1, 0, 1], [0, 1, 0], [0, 0, 1]]
+    assert torch.equal(of_ecgs, of_texts.T)
+    assert positive_pairs(None, TEXT_STATEMENTS) == (None, None)
+
+
+def test_contrastive_loss_shares_the_target_among_ecgs_that_have_what_a_text_says():
+    columns = [list(column) for column in zip(*SIMILARITIES, strict=True)]
+    by_text = [cross_entropy(*pair) for pair in zip(SIMILARITIES, [[0.5, 0, 0.5], [0, 1, 0], [0, 0, 1]], strict=True)]
+    by_ecg = [cross_entropy(*pair) for pair in zip(columns, [[1, 0, 0], [0, 1, 0], [0.5, 0, 0.5]], strict=True)]
+    statements = {"text_statements": TEXT_STATEMENTS, "ecg_statements": ECG_STATEMENTS}
+    loss = contrastive_loss(ECG, TEXT, SCALE, text_key=torch.tensor([1, 1, 1]), **statements)  # which decide, not keys
+    assert loss.item() == pytest.approx((sum(by_text) + sum(by_ecg)) / 6, rel=1e-6)
+    positives = positive_pairs(**statements)[1]
+    assert loss.item() == pytest.approx(multi_positive_loss(SCALE * TEXT @ ECG.T, positives).item(), rel=1e-6)
+
+
+def test_sigmoid_loss_counts_them_as_pairs():
+    pairs = {(0, 0), (1, 1), (2, 2), (0, 2)}  # text, ECG
+    expected = sum(yes_no(SIMILARITIES[t][e] - 1.5, (t, e) in pairs) for t in range(3) for e in range(3)) / 3
+    statements = {"text_statements": TEXT_STATEMENTS, "ecg_statements": ECG_STATEMENTS}
+    loss = sigmoid_contrastive_loss(ECG, TEXT, SCALE, torch.tensor([-1.5]), **statements)
+    assert loss.item() == pytest.approx(expected, rel=1e-6)
 
 
 def test_target_entropy_is_the_floor_of_the_loss():

@@ -23,6 +23,8 @@ from modeling_esi.losses import (
 BATCH = 6  # records of the union
 SHARDS = {2: {"even": [3, 3], "uneven": [4, 2]}, 3: {"even": [2, 2, 2], "uneven": [1, 3, 2]}}  # by number of processes
 KEYS = torch.tensor([4, 9, 7, 9, 9, 4])  # positives of both kinds: in one process, and across
+SAID = torch.tensor([[3, -1], [3, 8], [-1, -1], [8, -1], [5, 3], [6, -1]])  # texts true of several ECGs, of one, of none
+FOUND = torch.tensor([[3, -1, -1], [8, 3, -1], [9, -1, -1], [3, 5, 8], [5, 3, -1], [8, -1, -1]])
 PAD = 0
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 
@@ -60,17 +62,31 @@ def caption_targets() -> torch.Tensor:
     return targets
 
 
+def cut(statements: torch.Tensor, rows: slice) -> torch.Tensor:
+    """As a process has them: as wide as its own longest row."""
+    mine = statements[rows]
+    return mine[:, : int((mine >= 0).sum(dim=1).max())]
+
+
+#: What is positive beside the pair, for the records of some rows.
+POSITIVES = {
+    "pairs": lambda rows: {},
+    "keys": lambda rows: {"text_key": KEYS[rows]},
+    "entailed": lambda rows: {"text_statements": cut(SAID, rows), "ecg_statements": cut(FOUND, rows)},
+}
+
+
 def losses_and_gradients(
-    inputs: dict, keys: torch.Tensor | None, targets: torch.Tensor, rows: slice = slice(None)
+    inputs: dict, case: str, targets: torch.Tensor, rows: slice = slice(None)
 ) -> dict[str, torch.Tensor]:
     """The three losses of some rows (a process's own) and `grad_` of everything."""
     shared = ("log_scale", "bias")
     mine = {name: (t if name in shared else t[rows]).clone().requires_grad_() for name, t in inputs.items()}
-    targets, keys = targets[rows], None if keys is None else keys[rows]
+    targets, positives = targets[rows], POSITIVES[case](rows)
     embeds, scale = [F.normalize(mine[name], dim=-1) for name in ("ecg", "text")], mine["log_scale"].exp()
     losses = {
-        "contrastive": contrastive_loss(*embeds, scale, text_key=keys, gather=True),
-        "sigmoid": sigmoid_contrastive_loss(*embeds, scale, mine["bias"], text_key=keys, gather=True),
+        "contrastive": contrastive_loss(*embeds, scale, gather=True, **positives),
+        "sigmoid": sigmoid_contrastive_loss(*embeds, scale, mine["bias"], gather=True, **positives),
         "caption": caption_loss(mine["logits"], targets, PAD, mean_over_processes((targets != PAD).sum())),
     }
     found = {name: loss.detach() for name, loss in losses.items()}
@@ -155,8 +171,8 @@ def work(rank: int, world: int) -> dict:
         results[f"{split} counts"] = rows_of_processes(torch.zeros(shards[rank]))
         results[f"{split} gathers"] = sum_of_two_gathers(rows)
         for dtype_name, dtype in DTYPES.items():
-            for case, keys in {"pairs": None, "keys": KEYS}.items():
-                found = losses_and_gradients(leaves(dtype), keys, caption_targets(), rows)
+            for case in POSITIVES:
+                found = losses_and_gradients(leaves(dtype), case, caption_targets(), rows)
                 results[f"{split} {dtype_name} {case}"] = found
             for name, fields in MODELS.items():
                 model = DistributedDataParallel(tiny_model(dtype, **fields))
@@ -197,11 +213,11 @@ def test_shards_are_what_they_say(every, split):
 
 
 @pytest.mark.parametrize("dtype_name", DTYPES)
-@pytest.mark.parametrize("case", ["pairs", "keys"])
+@pytest.mark.parametrize("case", POSITIVES)
 @pytest.mark.parametrize("split", ["even", "uneven"])
 def test_losses_and_gradients_are_those_of_the_union(every, split, case, dtype_name):
     dtype = DTYPES[dtype_name]
-    union = losses_and_gradients(leaves(dtype), KEYS if case == "keys" else None, caption_targets())
+    union = losses_and_gradients(leaves(dtype), case, caption_targets())
     found = joined([part[f"{split} {dtype_name} {case}"] for part in every])
     for name, expected in union.items():
         assert expected.dtype == dtype
@@ -222,6 +238,14 @@ def test_a_step_of_the_model_is_a_step_on_the_union(every, split, name, dtype_na
         assert gap(part, union, dtype) <= LIMIT[dtype]
 
 
+def test_the_processes_statements_are_not_equally_many():
+    widths = {split: [cut(some, rows_of(SHARDS[2][split], rank)).shape[1] for rank in (0, 1) for some in (SAID, FOUND)]
+              for split in ("even", "uneven")}  # fmt: skip
+    assert widths == {"even": [2, 2, 2, 3], "uneven": [2, 3, 2, 2]}
+    values = {losses_and_gradients(leaves(), case, caption_targets())["contrastive"].item() for case in POSITIVES}
+    assert len(values) == 3
+
+
 def test_two_steps_through_ddp_are_two_steps_on_the_union(every):
     union = train_two_steps(tiny_model(), model_batch())
     for part in every:
@@ -233,8 +257,9 @@ def test_two_steps_through_ddp_are_two_steps_on_the_union(every):
 
 def test_shards_on_their_own_would_not_do():
     """The comparisons above can fail: local negatives, and a mean of means, are something else."""
-    union = losses_and_gradients(leaves(), None, caption_targets())
-    parts = joined([losses_and_gradients(leaves(), None, caption_targets(), rows_of([4, 2], rank)) for rank in (0, 1)])
+    union = losses_and_gradients(leaves(), "pairs", caption_targets())
+    halves = [losses_and_gradients(leaves(), "pairs", caption_targets(), rows_of([4, 2], rank)) for rank in (0, 1)]
+    parts = joined(halves)
     for name in ("contrastive", "sigmoid", "caption"):
         assert parts[name].item() != pytest.approx(union[name].item(), rel=1e-3)
     gradients = [{name: t[name] for name in union if name.startswith("grad_contrastive")} for t in (parts, union)]
