@@ -7,6 +7,7 @@ https://arxiv.org/abs/2104.09864. SwiGLU: Shazeer 2020, https://arxiv.org/abs/20
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -19,6 +20,8 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import can_return_tuple
 
 from .configuration_esi import ESIDecoderConfig
+from .feed_forward import swiglu_linear
+from .texts_by_length import RealTokens
 
 
 class MultiQueryAttention(nn.Module):
@@ -65,7 +68,7 @@ class CausalStep(nn.Module):
         width, inner = config.hidden_size, config.intermediate_size
         self.layer_idx = layer_idx
         self.num_heads, self.head_dim = config.num_attention_heads, config.head_dim
-        self.split = (self.num_heads * self.head_dim, self.head_dim, self.head_dim, inner, inner)
+        self.split = ((self.num_heads + 2) * self.head_dim, 2 * inner)
         self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps, bias=False)
         self.in_proj = nn.Linear(width, sum(self.split), bias=False)
         self.attention = MultiQueryAttention(config, is_causal=True)
@@ -78,14 +81,18 @@ class CausalStep(nn.Module):
         rotation: tuple[torch.Tensor, torch.Tensor],
         attention_mask: torch.Tensor | None,
         past_key_values: Cache | None,
+        real_tokens: RealTokens | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        query, key, value, x, gate = self.in_proj(self.norm(hidden_states)).split(self.split, dim=-1)
-        query = rotate(query.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2), rotation)
-        key, value = rotate(key.unsqueeze(1), rotation), value.unsqueeze(1)  # (B, T, d) -> (B, 1, T, d)
+        heads, x_and_gate = self.in_proj(self.norm(hidden_states)).split(self.split, dim=-1)
+        heads = heads if real_tokens is None else real_tokens.unpack(heads)  # (N, C) -> (B, T, C)
+        heads = heads.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)  # (B, T, h d) -> (B, h, T, d)
+        query, key, value = heads.split((self.num_heads, 1, 1), dim=1)
+        query, key = rotate(query, rotation), rotate(key, rotation)
         if past_key_values is not None:
             key, value = past_key_values.update(key, value, self.layer_idx)
         attended, weights = self.attention(query, key, value, attention_mask)
-        return self.attn_out(attended) + self.ff_out(x * F.silu(gate)), weights
+        attended = attended if real_tokens is None else real_tokens.pack(attended)
+        return self.attn_out(attended) + swiglu_linear(x_and_gate, self.ff_out), weights
 
 
 class CrossStep(nn.Module):
@@ -104,14 +111,40 @@ class CrossStep(nn.Module):
         self.ff_out = nn.Linear(inner, width, bias=False)
 
     def forward(
-        self, hidden_states: torch.Tensor, context_kv: torch.Tensor, context_mask: torch.Tensor | None
+        self,
+        hidden_states: torch.Tensor,
+        context_kv: torch.Tensor,
+        context_mask: torch.Tensor | None,
+        real_tokens: RealTokens | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         normed = self.norm(hidden_states)
-        query = self.q_proj(normed).unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
+        if context_kv.shape[1] == 1 and context_mask is None:
+            attended, weights = self._attend_to_one(context_kv, real_tokens), None
+        else:
+            attended, weights = self._attend(normed, context_kv, context_mask, real_tokens)
+        return attended + swiglu_linear(self.ff_in(normed), self.ff_out), weights
+
+    def _attend(
+        self,
+        normed: torch.Tensor,
+        context_kv: torch.Tensor,
+        context_mask: torch.Tensor | None,
+        real_tokens: RealTokens | None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        query = self.q_proj(normed)
+        query = query if real_tokens is None else real_tokens.unpack(query)
+        query = query.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
         key, value = context_kv.unsqueeze(1).chunk(2, dim=-1)
         attended, weights = self.attention(query, key, value, context_mask)
-        x, gate = self.ff_in(normed).chunk(2, dim=-1)
-        return self.attn_out(attended) + self.ff_out(x * F.silu(gate)), weights
+        return self.attn_out(attended if real_tokens is None else real_tokens.pack(attended)), weights
+
+    def _attend_to_one(self, context_kv: torch.Tensor, real_tokens: RealTokens | None) -> torch.Tensor:
+        """Over one key the softmax is 1, whatever the query: every token gets the one value. `(B, 1, 2 d)`."""
+        value = context_kv[..., self.head_dim :]
+        attended = self.attn_out(value.repeat(1, 1, self.num_heads))
+        if real_tokens is not None:
+            attended = real_tokens.repeat(attended.squeeze(1))
+        return attended + 0.0 * self.q_proj.weight[0, 0]  # a gradient of zero, not none: DDP waits for all
 
 
 class ESIDecoderLayer(GradientCheckpointingLayer):
@@ -130,12 +163,24 @@ class ESIDecoderLayer(GradientCheckpointingLayer):
         attention_mask: torch.Tensor | None = None,
         context_mask: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
+        real_tokens: RealTokens | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        """`hidden_states (B, T, D)`, `context_kv (B, F, 2 d)` to `(B, T, D)` and both attentions where eager."""
-        update, self_weights = self.causal_step(hidden_states, rotation, attention_mask, past_key_values)
+        """`hidden_states (B, T, D)` or `(N, D)`, `context_kv (B, F, 2 d)` to the same, and attentions where eager."""
+        update, self_weights = self.causal_step(hidden_states, rotation, attention_mask, past_key_values, real_tokens)
         hidden_states = hidden_states + update
-        update, cross_weights = self.cross_step(hidden_states, context_kv, context_mask)
+        update, cross_weights = self.cross_step(hidden_states, context_kv, context_mask, real_tokens)
         return hidden_states + update, self_weights, cross_weights
+
+
+@dataclass
+class ESIDecoderOutput(CausalLMOutputWithCrossAttentions):
+    """Output of the caption decoder.
+
+    Attributes:
+        last_hidden_state: `(B, T, D)`, or `(N, D)` of real tokens alone: what the output head reads.
+    """
+
+    last_hidden_state: torch.Tensor | None = None
 
 
 class ESICaptionDecoder(PreTrainedModel, GenerationMixin):
@@ -185,8 +230,10 @@ class ESICaptionDecoder(PreTrainedModel, GenerationMixin):
         use_cache: bool | None = None,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
+        output_logits: bool = True,
+        real_tokens: RealTokens | None = None,
         **kwargs,
-    ) -> CausalLMOutputWithCrossAttentions:
+    ) -> ESIDecoderOutput:
         """Predict the next tokens.
 
         Args:
@@ -195,6 +242,8 @@ class ESICaptionDecoder(PreTrainedModel, GenerationMixin):
             context_kv: `(B, layers, F, 2 d)`, of `project_context`.
             context_mask: `(B, F)`, 0 where a frame is padding.
             embed_tokens: The text encoder's token table, which the decoder shares but does not own.
+            output_logits: Whether to apply the output head, `(B, T, V)`.
+            real_tokens: Compute these tokens alone (and attention, where all are needed); results are then `(N, ...)`.
         """
         if inputs_embeds is None:
             inputs_embeds = embed_tokens(input_ids)
@@ -209,21 +258,30 @@ class ESICaptionDecoder(PreTrainedModel, GenerationMixin):
         if context_mask is not None:
             frames = context_kv[:, 0]
             context_mask = create_bidirectional_mask(**masks, attention_mask=context_mask, encoder_hidden_states=frames)
+        if real_tokens is not None:
+            hidden_states = real_tokens.pack(hidden_states)
 
         all_states, all_attentions, all_cross = (), (), ()
         for layer, layer_kv in zip(self.layers, context_kv.unbind(1), strict=True):
             all_states += (hidden_states,)
             hidden_states, weights, cross_weights = layer(
-                hidden_states, layer_kv, rotation, causal_mask, context_mask, past_key_values=past_key_values
+                hidden_states,
+                layer_kv,
+                rotation,
+                causal_mask,
+                context_mask,
+                past_key_values=past_key_values,
+                real_tokens=real_tokens,
             )
             all_attentions, all_cross = all_attentions + (weights,), all_cross + (cross_weights,)
         hidden_states = self.norm(hidden_states)
-        return CausalLMOutputWithCrossAttentions(
-            logits=self.lm_head(hidden_states),
+        return ESIDecoderOutput(
+            logits=self.lm_head(hidden_states) if output_logits else None,
             past_key_values=past_key_values,
             hidden_states=(*all_states, hidden_states) if output_hidden_states else None,
             attentions=all_attentions if output_attentions else None,
             cross_attentions=all_cross if output_attentions else None,
+            last_hidden_state=hidden_states,
         )
 
 

@@ -259,7 +259,13 @@ class ESIConfig(PreTrainedConfig):
         logit_scale_max: The scale itself is clamped at this value; `None` never clamps.
         negatives: `"global"` contrasts over the batch of all processes, `"local"` within one.
         positives: `"text_key"` counts records with the same statements as positives too, `"pair"` only the pair.
+        contrastive_loss_type: `"softmax"` (CLIP: which text belongs to this ECG) or `"sigmoid"` (SigLIP: does this text
+            belong to this ECG, for each pair; a `logit_bias` is learned).
+        logit_bias_init_value: What sigmoid adds to the scaled similarities at the start. SigLIP starts at scale 10
+            (`logit_scale_init_value=math.log(10)`) and bias -10.
         contrastive_loss_weight, caption_loss_weight: Weights in the sum. With caption weight 0 no decoder is built.
+        text_groups: The text encoder runs over so many groups of rows of similar length, so that little is computed
+            on padding. It changes speed alone; 1 runs it once, over the padded batch.
         initializer_range: Standard deviation that heads and projections start from; `hidden_size ** -0.5` where not
             given.
 
@@ -287,8 +293,11 @@ class ESIConfig(PreTrainedConfig):
     logit_scale_max: float | int | None = 100.0
     negatives: Literal["global", "local"] = "global"
     positives: Literal["text_key", "pair"] = "text_key"
+    contrastive_loss_type: Literal["softmax", "sigmoid"] = "softmax"
+    logit_bias_init_value: float | int = -10.0
     contrastive_loss_weight: float | int = 1.0
     caption_loss_weight: float | int = 1.0
+    text_groups: int = 4
     initializer_range: float | None = None
     tie_word_embeddings: bool = False
 
@@ -375,6 +384,8 @@ class ESIConfig(PreTrainedConfig):
                 "contrastive_loss_weight must be positive and caption_loss_weight not negative, "
                 f"got {self.contrastive_loss_weight} and {self.caption_loss_weight}."
             )
+        if self.text_groups < 1:
+            raise ValueError(f"text_groups: expected at least 1, got {self.text_groups}.")
         if self.logit_scale_max is not None and self.logit_scale_init_value > math.log(self.logit_scale_max) + 1e-9:
             raise ValueError(
                 f"logit_scale_init_value: expected at most ln(logit_scale_max) = {math.log(self.logit_scale_max):.4f}, "

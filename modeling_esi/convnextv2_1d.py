@@ -10,10 +10,14 @@ from torch.nn import functional as F
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_esi import ESIEcgConfig
+from .feed_forward import gelu_grn_linear
 
 
 class GlobalResponseNorm(nn.Module):
-    """Divide each channel's energy over time by the mean over channels (ConvNeXt V2, section 3.3)."""
+    """Scale each channel by its energy over time relative to all channels' (ConvNeXt V2, section 3.3).
+
+    It stands between a GELU and a linear layer, and is computed with both.
+    """
 
     def __init__(self, width: int, eps: float = 1e-6):
         super().__init__()
@@ -21,11 +25,9 @@ class GlobalResponseNorm(nn.Module):
         self.gamma = nn.Parameter(torch.zeros(width))
         self.beta = nn.Parameter(torch.zeros(width))
 
-    def forward(self, x: torch.Tensor, frame_mask: torch.Tensor | None = None) -> torch.Tensor:
-        seen = x if frame_mask is None else x * frame_mask.unsqueeze(-1)
-        energy = torch.linalg.vector_norm(seen, dim=1, keepdim=True)
-        response = energy / (energy.mean(dim=-1, keepdim=True) + self.eps)
-        return x * (1 + self.gamma * response) + self.beta
+    def forward(self, x: torch.Tensor, linear: nn.Linear, frame_mask: torch.Tensor | None = None) -> torch.Tensor:
+        """`linear(grn(gelu(x)))`, `(B, F, C)` to `(B, F, C')`."""
+        return gelu_grn_linear(x, self.gamma, self.beta, linear, self.eps, frame_mask)
 
 
 class TimeNorm(nn.Module):
@@ -41,15 +43,14 @@ class TimeNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(width))
 
     def forward(self, x: torch.Tensor, frame_mask: torch.Tensor | None = None) -> torch.Tensor:
-        if frame_mask is None:
-            std, mean = torch.std_mean(x, dim=1, keepdim=True)
-        else:
-            seen = frame_mask.unsqueeze(-1)
-            count = seen.sum(dim=1, keepdim=True)
-            mean = (x * seen).sum(dim=1, keepdim=True) / count.clamp(min=1)
-            variance = ((x - mean) * seen).square().sum(dim=1, keepdim=True) / (count - 1).clamp(min=1)
-            std = variance.clamp(min=torch.finfo(x.dtype).tiny).sqrt()  # the slope of sqrt at 0 is infinite
-        return self.weight * ((x - mean) / (std + self.eps)) + self.bias
+        x = x.to(torch.promote_types(x.dtype, torch.float32))  # sums over time, and counts, need its digits
+        seen = torch.ones_like(x[:, :, :1]) if frame_mask is None else frame_mask.unsqueeze(-1).to(x.dtype)
+        count = seen.sum(dim=1, keepdim=True)
+        mean = (x * seen).sum(dim=1, keepdim=True) / count.clamp(min=1)
+        centred = (x - mean) * seen
+        variance = centred.square().sum(dim=1, keepdim=True) / (count - 1).clamp(min=1)
+        std = variance.clamp(min=torch.finfo(x.dtype).tiny).sqrt()  # the slope of sqrt at 0 is infinite
+        return (centred * (self.weight / (std + self.eps)) + self.bias).to(self.weight.dtype)
 
 
 class ChannelNorm(nn.LayerNorm):
@@ -104,8 +105,7 @@ class ConvNeXtV2Block(GradientCheckpointingLayer):
 
     def forward(self, x: torch.Tensor, frame_mask: torch.Tensor | None) -> torch.Tensor:
         y = self._depthwise(x)
-        y = F.gelu(self.pwconv1(self.norm(y)))
-        y = self.pwconv2(self.grn(y, frame_mask))
+        y = self.grn(self.pwconv1(self.norm(y)), self.pwconv2, frame_mask)
         return _mask_frames(x + self._drop_path(y), frame_mask)
 
     def _depthwise(self, x: torch.Tensor) -> torch.Tensor:

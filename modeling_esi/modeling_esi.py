@@ -14,18 +14,16 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
-from transformers.modeling_outputs import (
-    BaseModelOutputWithPooling,
-    CausalLMOutputWithCrossAttentions,
-    SequenceClassifierOutput,
-)
+from transformers.modeling_outputs import BaseModelOutputWithPooling, SequenceClassifierOutput
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 from transformers.utils import ModelOutput, can_return_tuple
 
-from .caption_decoder import ESICaptionDecoder
+from .caption_decoder import ESICaptionDecoder, ESIDecoderOutput
 from .configuration_esi import ESIConfig, ESIEcgConfig
 from .convnextv2_1d import ConvNeXtV2Encoder1d, GlobalResponseNorm, TimeNorm
-from .losses import caption_loss, contrastive_loss, mean_over_processes
+from .losses import caption_loss, caption_targets, contrastive_loss, mean_over_processes, sigmoid_contrastive_loss
+from .texts_by_length import RealTokens, encode_by_length
+from .vocabulary_loss import vocabulary_loss
 from .xresnet1d import XResNet1dEncoder
 
 IGNORED = -100  # in caption targets: padding, which no loss counts
@@ -54,7 +52,8 @@ class ESIOutput(ModelOutput):
         loss: Weighted sum of the two losses.
         contrastive_loss, caption_loss: The parts, in nats.
         logits_per_ecg, logits_per_text: Scaled cosine similarities, `(B_ecg, B_text)` and its transpose.
-        caption_logits: `(B, T', V)`; entry `i` predicts token `i + 1` (`released`: token `i + 2`).
+        caption_logits: `(B, T', V)`; entry `i` predicts token `i + 1` (`released`: token `i + 2`). In training they
+            come only where asked for.
         ecg_embeds, text_embeds: `(B, P)`, L2-normalised.
         ecg_state: `(B, D)`, the pooled ECG at model width, before projection.
         ecg_model_output, text_model_output: What the encoders gave.
@@ -103,6 +102,8 @@ class ESIPreTrainedModel(PreTrainedModel):
                 init.zeros_(module.bias)
         elif isinstance(module, ESIModel):
             init.constant_(module.logit_scale, float(module.config.logit_scale_init_value))
+            if module.config.contrastive_loss_type == "sigmoid":
+                init.constant_(module.logit_bias, float(module.config.logit_bias_init_value))
 
 
 class ESIEcgModel(ESIPreTrainedModel):
@@ -236,6 +237,8 @@ class ESIModel(ESIPreTrainedModel):
         self.ecg_projection = nn.Linear(width, config.projection_dim, bias=False)
         self.text_projection = nn.Linear(config.text_config.hidden_size, config.projection_dim, bias=False)
         self.logit_scale = nn.Parameter(torch.full((1,), float(config.logit_scale_init_value)))
+        if config.contrastive_loss_type == "sigmoid":
+            self.logit_bias = nn.Parameter(torch.full((1,), float(config.logit_bias_init_value)))
         self.decoder = None
         if config.caption_loss_weight > 0:
             self.decoder = ESICaptionDecoder._from_config(decoder_config)
@@ -297,6 +300,8 @@ class ESIModel(ESIPreTrainedModel):
         sample_mask: torch.Tensor | None = None,
         text_key: torch.Tensor | None = None,
         return_loss: bool | None = None,
+        num_caption_targets: torch.Tensor | None = None,
+        output_caption_logits: bool | None = None,
         **kwargs,
     ) -> ESIOutput:
         """Compare ECGs with texts, and predict each text from its ECG.
@@ -305,7 +310,11 @@ class ESIModel(ESIPreTrainedModel):
             input_values, lead_mask, sample_mask: As in `ESIEcgModel.forward`.
             input_ids, attention_mask: `(B, T)`, start token first, padding last.
             text_key: `(B,)` integers; where `config.positives` is `"text_key"`, equal keys are positives.
-            return_loss: Compute the losses. Caption logits come unless it is false or the batches differ in size.
+            return_loss: Compute the losses. Nothing is captioned where it is false or the batches differ in size.
+            num_caption_targets: Without `return_loss`: compute `caption_loss` alone, the sum over this batch's tokens
+                divided by this number (scalar), as for one part of a larger batch.
+            output_caption_logits: Give `caption_logits`. Default: yes, but not for a loss in training mode, where
+                they would fill the memory and be computed for padding too.
 
         In the `released` variant the text encoder sees all tokens but the last, as the published model was trained;
         `get_text_features` always sees all, so that a text's embedding does not depend on the batch around it.
@@ -313,27 +322,31 @@ class ESIModel(ESIPreTrainedModel):
         Raises:
             ValueError: Losses asked for ECGs and texts that are not pairs.
         """
-        text_ids, text_mask = self._text_encoder_input(input_ids, attention_mask)
+        are_pairs, has_loss = len(input_values) == len(input_ids), return_loss or num_caption_targets is not None
+        if has_loss and not are_pairs:
+            raise ValueError(f"A loss needs pairs, got {len(input_values)} ECGs and {len(input_ids)} texts.")
+        if output_caption_logits is None:
+            output_caption_logits = not (has_loss and self.training)
         ecg = self.ecg_model(
             input_values, lead_mask=lead_mask, sample_mask=sample_mask, return_dict=True, **_only_hidden_states(kwargs)
         )
-        text = self.text_model(input_ids=text_ids, attention_mask=text_mask, return_dict=True, **kwargs)
+        text = self._encode_text(input_ids, attention_mask, **kwargs)
         ecg_state = self._ecg_state(ecg)
         ecg_embeds, text_embeds = self._embed_ecg(ecg_state), self._embed_text(text.last_hidden_state)
         logits_per_text = self.get_logit_scale() * text_embeds @ ecg_embeds.T
 
-        are_pairs = len(ecg_embeds) == len(text_embeds)
-        if return_loss and not are_pairs:
-            raise ValueError(f"return_loss needs pairs, got {len(ecg_embeds)} ECGs and {len(text_embeds)} texts.")
-        caption = targets = losses = None
+        caption, losses = None, {}
         if self.decoder is not None and are_pairs and return_loss is not False:
-            caption, targets = self._caption(
-                ecg, ecg_state, text.last_hidden_state, input_ids, attention_mask, **kwargs
-            )
+            targets = self._caption_targets(input_ids, attention_mask)
+            tokens = None if output_caption_logits else RealTokens.up_to_the_last(targets != IGNORED)
+            caption = self._caption(ecg, ecg_state, text, input_ids, tokens, **kwargs)
+            if has_loss:
+                losses["caption_loss"] = self._caption_loss(caption, targets, tokens, num_caption_targets)
         if return_loss:
-            losses = self._losses(ecg_embeds, text_embeds, text_key, caption, targets)
+            losses["contrastive_loss"] = self._contrastive_loss(ecg_embeds, text_embeds, text_key)
+            losses["loss"] = self._weighted_sum(**losses)
         return ESIOutput(
-            **(losses or {}),
+            **losses,
             logits_per_ecg=logits_per_text.T,
             logits_per_text=logits_per_text,
             caption_logits=None if caption is None else caption.logits,
@@ -354,44 +367,49 @@ class ESIModel(ESIPreTrainedModel):
     def _embed_text(self, text_states: torch.Tensor) -> torch.Tensor:
         return F.normalize(self.text_projection(text_states[:, 0]), dim=-1)
 
-    def _text_encoder_input(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """All tokens; in `released`, where the states are the decoder's input too, all but the last."""
-        if self.config.decoder_config.input_states == "token_embeddings":
-            return input_ids, attention_mask
-        return input_ids[:, :-1], None if attention_mask is None else attention_mask[:, :-1]
+    def _encode_text(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, **kwargs) -> ModelOutput:
+        """All tokens; in `released`, where the states are the decoder's input too, all but the last.
+
+        In training in groups, whatever is asked for, so that dropout draws the same with and without a loss.
+        """
+        pad = self.config.decoder_config.pad_token_id
+        is_real = caption_targets(input_ids, attention_mask, 0, pad, IGNORED) != IGNORED
+        if self.config.decoder_config.input_states == "text_encoder":
+            input_ids, is_real = input_ids[:, :-1], is_real[:, :-1]
+            attention_mask = None if attention_mask is None else attention_mask[:, :-1]
+        num_groups = self.config.text_groups if self.training else 1
+        return encode_by_length(self.text_model, input_ids, attention_mask, is_real, num_groups, **kwargs)
+
+    def _caption_targets(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
+        """The tokens to be predicted: all but the first, in `released` all but the first two."""
+        first = 1 if self.config.decoder_config.input_states == "token_embeddings" else 2
+        return caption_targets(input_ids, attention_mask, first, self.config.decoder_config.pad_token_id, IGNORED)
 
     def _caption(
         self,
         ecg: ESIEcgOutput,
         ecg_state: torch.Tensor,
-        text_states: torch.Tensor,
+        text: ModelOutput,
         input_ids: torch.Tensor,
-        attention_mask: torch.Tensor | None,
+        tokens: RealTokens | None,
         **kwargs,
-    ) -> tuple[CausalLMOutputWithCrossAttentions, torch.Tensor]:
-        """Decoder output and targets `(B, T')`, padding as `IGNORED`.
+    ) -> ESIDecoderOutput:
+        """The decoder over token embeddings, or (`released`) over text states; with `tokens`, over these, no logits.
 
-        The next tokens follow from tokens, or (`released`) from text states.
+        Padding stands behind the text: causal attention keeps it from real tokens, the loss ignores it.
         """
-        targets = input_ids.masked_fill(self._is_padding(input_ids, attention_mask), IGNORED)
         if self.config.decoder_config.input_states == "token_embeddings":
-            inputs_embeds, targets = self.get_input_embeddings()(input_ids[:, :-1]), targets[:, 1:]
+            inputs_embeds = self.get_input_embeddings()(input_ids[:, :-1])
         else:
-            inputs_embeds, targets = text_states[:, 1:], targets[:, 2:]
-        context = self._caption_context(ecg, ecg_state)
-        # Padding stands behind the text: causal attention keeps it from real tokens, the loss ignores it.
-        output = self.decoder(inputs_embeds=inputs_embeds, return_dict=True, **context, **kwargs)
-        return output, targets
-
-    def _is_padding(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
-        """The padding token where it is masked: a tokenizer may pad with its end token, which is a target elsewhere."""
-        pad = self.config.decoder_config.pad_token_id
-        is_pad = torch.ones_like(input_ids, dtype=torch.bool) if pad is None else input_ids == pad
-        if attention_mask is None:
-            return is_pad & (pad is not None)
-        return is_pad & (attention_mask == 0)
+            inputs_embeds = text.last_hidden_state[:, 1:]
+        return self.decoder(
+            inputs_embeds=inputs_embeds,
+            return_dict=True,
+            output_logits=tokens is None,
+            real_tokens=tokens,
+            **self._caption_context(ecg, ecg_state),
+            **kwargs,
+        )
 
     def _caption_context(self, ecg: ESIEcgOutput, ecg_state: torch.Tensor) -> dict[str, torch.Tensor | None]:
         """What the decoder sees of the ECG: its frames, or (`released`) its pooled vector.
@@ -404,29 +422,37 @@ class ESIModel(ESIPreTrainedModel):
         context = self.context_norm(self.context_head(ecg.last_hidden_state))
         return {"context_kv": self.decoder.project_context(context), "context_mask": ecg.frame_mask}
 
-    def _losses(
+    def _contrastive_loss(
+        self, ecg_embeds: torch.Tensor, text_embeds: torch.Tensor, text_key: torch.Tensor | None
+    ) -> torch.Tensor:
+        config, scale = self.config, self.get_logit_scale()
+        options = {
+            "text_key": text_key if config.positives == "text_key" else None,
+            "gather": config.negatives == "global" and self.training,
+        }
+        if config.contrastive_loss_type == "sigmoid":
+            return sigmoid_contrastive_loss(ecg_embeds, text_embeds, scale, self.logit_bias, **options)
+        return contrastive_loss(ecg_embeds, text_embeds, scale, **options)
+
+    def _caption_loss(
         self,
-        ecg_embeds: torch.Tensor,
-        text_embeds: torch.Tensor,
-        text_key: torch.Tensor | None,
-        caption: CausalLMOutputWithCrossAttentions | None,
-        targets: torch.Tensor | None,
-    ) -> dict[str, torch.Tensor]:
-        config = self.config
-        contrastive = contrastive_loss(
-            ecg_embeds,
-            text_embeds,
-            self.get_logit_scale(),
-            text_key=text_key if config.positives == "text_key" else None,
-            gather=config.negatives == "global" and self.training,
-        )
-        losses = {"contrastive_loss": contrastive, "loss": config.contrastive_loss_weight * contrastive}
-        if caption is not None:
+        caption: ESIDecoderOutput,
+        targets: torch.Tensor,
+        tokens: RealTokens | None,
+        num_targets: torch.Tensor | None,
+    ) -> torch.Tensor:
+        if num_targets is None:
             num_targets = (targets != IGNORED).sum()
             num_targets = mean_over_processes(num_targets) if self.training else num_targets
-            losses["caption_loss"] = caption_loss(caption.logits, targets, IGNORED, num_targets)
-            losses["loss"] = losses["loss"] + config.caption_loss_weight * losses["caption_loss"]
-        return losses
+        if tokens is None:
+            return caption_loss(caption.logits, targets, IGNORED, num_targets)
+        head = self.decoder.get_output_embeddings()
+        total = vocabulary_loss(caption.last_hidden_state, head.weight, tokens.pack(targets), IGNORED)
+        return total / num_targets.to(total.dtype).clamp(min=1)
+
+    def _weighted_sum(self, contrastive_loss: torch.Tensor, caption_loss: torch.Tensor | float = 0.0) -> torch.Tensor:
+        config = self.config
+        return config.contrastive_loss_weight * contrastive_loss + config.caption_loss_weight * caption_loss
 
     @torch.no_grad()
     def generate(
@@ -523,7 +549,7 @@ class ESIForECGClassification(ESIPreTrainedModel):
     input_modalities = ("audio",)
     _keys_to_ignore_on_load_unexpected = [
         r"^text_model\.", r"^decoder\.", r"^text_projection\.", r"^ecg_(head|norm|projection)\.", r"^context_",
-        r"^logit_scale$",
+        r"^logit_(scale|bias)$",
     ]  # fmt: skip
 
     def __init__(self, config: ESIConfig):

@@ -20,20 +20,34 @@ def tiny_encoder(norm_type: str = "channel", **kwargs) -> ESIEcgModel:
     return randomise(ESIEcgModel(ESIEcgConfig(norm_type=norm_type, **CONVNEXT | kwargs))).eval()
 
 
+def gelu(x: float) -> float:
+    return x * 0.5 * (1 + math.erf(x / math.sqrt(2)))
+
+
+def identity(width: int) -> torch.nn.Linear:
+    linear = torch.nn.Linear(width, width)
+    linear.weight.data, linear.bias.data = torch.eye(width), torch.zeros(width)
+    return linear
+
+
 def test_global_response_norm_by_hand():
-    norm = randomise(GlobalResponseNorm(2))
+    norm = GlobalResponseNorm(2)
     norm.gamma.data, norm.beta.data = torch.tensor([2.0, -1.0]), torch.tensor([0.5, 0.25])
-    x = torch.tensor([[[3.0, 1.0], [4.0, 0.0]]])  # energies 5 and 1, their mean 3
-    responses = torch.tensor([5 / (3 + 1e-6), 1 / (3 + 1e-6)])
-    expected = norm.gamma * (x * responses) + norm.beta + x
-    torch.testing.assert_close(norm(x), expected)
-    torch.testing.assert_close(expected[0, 0, 0].item(), 2 * 3 * 5 / 3 + 0.5 + 3, rtol=1e-5, atol=0)
+    first, second = (gelu(3.0), gelu(4.0)), (gelu(1.0), gelu(-0.5))
+    energies = math.hypot(*first), math.hypot(*second)
+    level = sum(energies) / 2 + 1e-6
+    expected = [
+        [2.0 * a * energies[0] / level + 0.5 + a, -1.0 * b * energies[1] / level + 0.25 + b]
+        for a, b in zip(first, second, strict=True)
+    ]
+    y = norm(torch.tensor([[[3.0, 1.0], [4.0, -0.5]]]), identity(2))
+    torch.testing.assert_close(y[0], torch.tensor(expected))
 
 
 def test_global_response_norm_does_not_count_masked_frames():
     norm, x = randomise(GlobalResponseNorm(5)), torch.randn(2, 7, 5)
     frame_mask = torch.arange(7) < torch.tensor([[7], [4]])
-    torch.testing.assert_close(norm(x, frame_mask)[1, :4], norm(x[1:, :4])[0])
+    torch.testing.assert_close(norm(x, identity(5), frame_mask)[1, :4], norm(x[1:, :4], identity(5))[0])
 
 
 def test_time_norm_divides_by_the_unbiased_deviation_plus_epsilon():

@@ -143,17 +143,17 @@ def num_parameters(config: ESIConfig) -> dict[str, int]:
 def activation_bytes(config: ESIConfig) -> dict[str, float]:
     """What the backward pass of one pair needs from the forward pass, in bf16, with attention that keeps no matrix.
 
-    ConvNeXt V2 block: three tensors of width C (input, depthwise output, normed) and three of width 4C (before GELU,
-    before and after GRN), and as much as half of one of these for the norm. BERT layer: 17 values of width D for each
-    token (34 bytes: Korthikanti et al. 2022, https://arxiv.org/abs/2205.05198, section 4.1, without the matrix that
-    flash attention does not keep). Decoder step: residual and norm (2 D), queries and attention output (3 heads wide),
-    both sides of SwiGLU, its gate and product (4 x 4D). Logits are not in it: kept whole, as they are today, they take
-    `logits_bytes`; a loss that goes through the vocabulary in chunks would not need them.
+    ConvNeXt V2 block: three tensors of width C (input, depthwise output, normed) and one of width 4C (before GELU; what
+    follows is computed again), and as much as half of one of width C for norms, downsampling and sums over time. BERT
+    layer: 17 values of width D for each token (34 bytes: Korthikanti et al. 2022, https://arxiv.org/abs/2205.05198,
+    section 4.1, without the matrix that flash attention does not keep). Decoder step: residual and norm (2 D), queries
+    and attention output (3 heads wide), both sides of SwiGLU (2 x 4D). The loss goes through the vocabulary in chunks
+    and keeps no logits; with all of them it would keep `logits_bytes`.
     """
     ecg, text, decoder = config.ecg_config, config.text_config, config.decoder_config
     frames = frames_of_stages(config, NUM_SAMPLES)
-    blocks = sum(d * f * width * 17 for d, f, width in zip(ecg.depths, frames, ecg.hidden_sizes, strict=True))
-    step = 2 * decoder.hidden_size + 3 * decoder.num_attention_heads * decoder.head_dim + 4 * decoder.intermediate_size
+    blocks = sum(d * f * width * 7.5 for d, f, width in zip(ecg.depths, frames, ecg.hidden_sizes, strict=True))
+    step = 2 * decoder.hidden_size + 3 * decoder.num_attention_heads * decoder.head_dim + 2 * decoder.intermediate_size
     return {
         "ECG encoder": BF16 * blocks,
         "text encoder": BF16 * text.num_hidden_layers * NUM_TOKENS * 17 * text.hidden_size,

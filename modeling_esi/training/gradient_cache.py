@@ -20,13 +20,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from modeling_esi.losses import (
-    caption_loss,
-    caption_targets,
-    contrastive_loss,
-    mean_over_processes,
-    sigmoid_contrastive_loss,
-)
+from modeling_esi.losses import contrastive_loss, mean_over_processes, sigmoid_contrastive_loss
 from modeling_esi.modeling_esi import IGNORED, ESIModel, ESIOutput
 
 Inputs = dict[str, torch.Tensor | None]
@@ -72,14 +66,14 @@ def cached_backward(
     chunks = [{name: value[of] for name, value in inputs.items() if name != "text_key"} for of in rows]
     ecg_embeds, text_embeds, random_states = embed_chunks(model, chunks)
     cache = gradients_of_embeddings(esi, ecg_embeds, text_embeds, inputs.get("text_key"))
-    captions = _caption_terms(esi, inputs)
+    num_targets = _num_caption_targets(esi, inputs)
     total: dict[str, torch.Tensor] = {}
     for of, chunk, random_state in zip(rows, chunks, random_states, strict=True):
         is_last = of.stop == len(ecg_embeds)
         with nullcontext() if is_last else no_sync():
             set_random_state(random_state, chunk["input_values"].device)
-            output = model(**chunk)
-            terms = {} if captions is None else {"caption_loss": captions(output, of)}
+            output = model(**chunk, num_caption_targets=num_targets)
+            terms = {} if output.caption_loss is None else {"caption_loss": output.caption_loss}
             if extra_terms is not None:
                 terms["extra"] = extra_terms(output, of) * ((of.stop - of.start) / len(ecg_embeds))
             backward(_weighted(esi, terms) + surrogate(esi, output, cache, of, is_last))
@@ -194,7 +188,7 @@ def _scalars(esi: ESIModel) -> list[torch.Tensor]:
 
 
 def _is_sigmoid(esi: ESIModel) -> bool:
-    return getattr(esi.config, "contrastive_loss_type", "softmax") == "sigmoid"
+    return esi.config.contrastive_loss_type == "sigmoid"
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -212,17 +206,10 @@ def surrogate(esi: ESIModel, output: ESIOutput, cache: EmbeddingGradients, rows:
     return sum((tensor.to(gradient.dtype) * gradient).sum() for tensor, gradient in parts)
 
 
-def _caption_terms(esi: ESIModel, inputs: Inputs) -> Callable[[ESIOutput, slice], torch.Tensor] | None:
-    """A function that gives a chunk's part of the caption loss of the step; `None` without decoder."""
-    if esi.decoder is None:
-        return None
-    decoder = esi.config.decoder_config
-    first = 1 if decoder.input_states == "token_embeddings" else 2
-    ids, mask = inputs["input_ids"], inputs.get("attention_mask")
-    targets = caption_targets(ids, mask, first, decoder.pad_token_id, IGNORED)
-    num_targets = (targets != IGNORED).sum()
-    num_targets = mean_over_processes(num_targets) if esi.training else num_targets
-    return lambda output, rows: caption_loss(output.caption_logits, targets[rows], IGNORED, num_targets)
+def _num_caption_targets(esi: ESIModel, inputs: Inputs) -> torch.Tensor:
+    """Tokens that the decoder is to predict in the whole batch; over several processes their mean."""
+    num_targets = (esi._caption_targets(inputs["input_ids"], inputs.get("attention_mask")) != IGNORED).sum()
+    return mean_over_processes(num_targets) if esi.training else num_targets
 
 
 def _weighted(esi: ESIModel, terms: dict[str, torch.Tensor]) -> torch.Tensor | float:
