@@ -258,7 +258,8 @@ class ESIConfig(PreTrainedConfig):
         logit_scale_init_value: Natural logarithm of the similarity scale at the start.
         logit_scale_max: The scale itself is clamped at this value; `None` never clamps.
         negatives: `"global"` contrasts over the batch of all processes, `"local"` within one.
-        positives: `"text_key"` counts records with the same statements as positives too, `"pair"` only the pair.
+        positives: `"entailed"` counts every ECG that has all that a text says as a positive of the text, `"text_key"`
+            records with the same statements, `"pair"` only the pair.
         contrastive_loss_type: `"softmax"` (CLIP: which text belongs to this ECG) or `"sigmoid"` (SigLIP: does this text
             belong to this ECG, for each pair; a `logit_bias` is learned).
         logit_bias_init_value: What sigmoid adds to the scaled similarities at the start. SigLIP starts at scale 10
@@ -292,7 +293,7 @@ class ESIConfig(PreTrainedConfig):
     logit_scale_init_value: float | int = math.log(1 / 0.07)
     logit_scale_max: float | int | None = 100.0
     negatives: Literal["global", "local"] = "global"
-    positives: Literal["text_key", "pair"] = "text_key"
+    positives: Literal["text_key", "pair", "entailed"] = "text_key"
     contrastive_loss_type: Literal["softmax", "sigmoid"] = "softmax"
     logit_bias_init_value: float | int = -10.0
     contrastive_loss_weight: float | int = 1.0

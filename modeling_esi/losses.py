@@ -11,6 +11,10 @@ import torch
 import torch.distributed as dist
 from torch.nn import functional as F
 
+from .configuration_esi import ESIConfig
+
+POSITIVES = ("text_key", "text_statements", "ecg_statements")  # what `positive_pairs` takes
+
 
 def contrastive_loss(
     ecg_embeds: torch.Tensor,
@@ -78,6 +82,19 @@ def sigmoid_contrastive_loss(
         return union.weight * -F.logsigmoid(torch.where(positive, logits, -logits)).sum() / len(ecg)
 
 
+def configured_contrastive_loss(
+    config: ESIConfig, is_training: bool, *embeds_and_scalars: torch.Tensor, **known: torch.Tensor | None
+) -> torch.Tensor:
+    """The loss that a configuration names: by its type, negatives (of all processes in training alone) and positives.
+
+    `embeds_and_scalars`: the first arguments of `contrastive_loss`, or of `sigmoid_contrastive_loss`. `known`: what is
+    known of the batch, of which `chosen_positives` lets some count.
+    """
+    contrast = sigmoid_contrastive_loss if config.contrastive_loss_type == "sigmoid" else contrastive_loss
+    gather = config.negatives == "global" and is_training
+    return contrast(*embeds_and_scalars, gather=gather, **chosen_positives(config.positives, **known))
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Which texts are true of which ECGs
 
@@ -110,6 +127,15 @@ def positive_pairs(
         return None, None
     same = text_key[:, None] == union.everything(text_key)[None, :]
     return same, same
+
+
+def chosen_positives(positives: str, **known: torch.Tensor | None) -> dict[str, torch.Tensor | None]:
+    """Of what is `known` of a batch (by the names in `POSITIVES`), what `ESIConfig.positives` lets count.
+
+    `"pair"` nothing; `"text_key"` the keys; `"entailed"` the statements, and the keys where there are no statements.
+    """
+    counting = {"pair": (), "text_key": POSITIVES[:1], "entailed": POSITIVES}[positives]
+    return {name: known.get(name) for name in counting}
 
 
 def entailed_pairs(text_statements: torch.Tensor, ecg_statements: torch.Tensor) -> torch.Tensor:

@@ -21,7 +21,7 @@ from transformers.utils import ModelOutput, can_return_tuple
 from .caption_decoder import ESICaptionDecoder, ESIDecoderOutput
 from .configuration_esi import ESIConfig, ESIEcgConfig
 from .convnextv2_1d import ConvNeXtV2Encoder1d, GlobalResponseNorm, TimeNorm
-from .losses import caption_loss, caption_targets, contrastive_loss, mean_over_processes, sigmoid_contrastive_loss
+from .losses import caption_loss, caption_targets, configured_contrastive_loss, mean_over_processes
 from .texts_by_length import RealTokens, encode_by_length
 from .vocabulary_loss import vocabulary_loss
 from .xresnet1d import XResNet1dEncoder
@@ -278,6 +278,11 @@ class ESIModel(ESIPreTrainedModel):
             return self.logit_scale.exp()
         return self.logit_scale.clamp(max=math.log(self.config.logit_scale_max)).exp()
 
+    def contrastive_scalars(self) -> list[torch.Tensor]:
+        """What the contrastive loss learns beside the embeddings, `(1,)` each: the scale and, for sigmoid, the bias."""
+        is_sigmoid = self.config.contrastive_loss_type == "sigmoid"
+        return [self.get_logit_scale(), *([self.logit_bias] if is_sigmoid else [])]
+
     def get_ecg_features(
         self, input_values: torch.Tensor, lead_mask: torch.Tensor | None = None, sample_mask: torch.Tensor | None = None
     ) -> torch.Tensor:
@@ -299,6 +304,8 @@ class ESIModel(ESIPreTrainedModel):
         lead_mask: torch.Tensor | None = None,
         sample_mask: torch.Tensor | None = None,
         text_key: torch.Tensor | None = None,
+        text_statements: torch.Tensor | None = None,
+        ecg_statements: torch.Tensor | None = None,
         return_loss: bool | None = None,
         num_caption_targets: torch.Tensor | None = None,
         output_caption_logits: bool | None = None,
@@ -310,6 +317,8 @@ class ESIModel(ESIPreTrainedModel):
             input_values, lead_mask, sample_mask: As in `ESIEcgModel.forward`.
             input_ids, attention_mask: `(B, T)`, start token first, padding last.
             text_key: `(B,)` integers; where `config.positives` is `"text_key"`, equal keys are positives.
+            text_statements, ecg_statements: `(B, K)` and `(B, L)` numbers of what each text says and of all that is
+                known of each ECG, -1 for none; where it is `"entailed"`, ECGs that have what a text says are positives.
             return_loss: Compute the losses. Nothing is captioned where it is false or the batches differ in size.
             num_caption_targets: Without `return_loss`: compute `caption_loss` alone, the sum over this batch's tokens
                 divided by this number (scalar), as for one part of a larger batch.
@@ -343,7 +352,9 @@ class ESIModel(ESIPreTrainedModel):
             if has_loss:
                 losses["caption_loss"] = self._caption_loss(caption, targets, tokens, num_caption_targets)
         if return_loss:
-            losses["contrastive_loss"] = self._contrastive_loss(ecg_embeds, text_embeds, text_key)
+            known = {"text_key": text_key, "text_statements": text_statements, "ecg_statements": ecg_statements}
+            embeds = ecg_embeds, text_embeds, *self.contrastive_scalars()
+            losses["contrastive_loss"] = configured_contrastive_loss(self.config, self.training, *embeds, **known)
             losses["loss"] = self._weighted_sum(**losses)
         return ESIOutput(
             **losses,
@@ -421,18 +432,6 @@ class ESIModel(ESIPreTrainedModel):
             return {"context_kv": self.decoder.project_context(ecg_state.unsqueeze(1)), "context_mask": None}
         context = self.context_norm(self.context_head(ecg.last_hidden_state))
         return {"context_kv": self.decoder.project_context(context), "context_mask": ecg.frame_mask}
-
-    def _contrastive_loss(
-        self, ecg_embeds: torch.Tensor, text_embeds: torch.Tensor, text_key: torch.Tensor | None
-    ) -> torch.Tensor:
-        config, scale = self.config, self.get_logit_scale()
-        options = {
-            "text_key": text_key if config.positives == "text_key" else None,
-            "gather": config.negatives == "global" and self.training,
-        }
-        if config.contrastive_loss_type == "sigmoid":
-            return sigmoid_contrastive_loss(ecg_embeds, text_embeds, scale, self.logit_bias, **options)
-        return contrastive_loss(ecg_embeds, text_embeds, scale, **options)
 
     def _caption_loss(
         self,

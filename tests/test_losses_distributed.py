@@ -19,11 +19,12 @@ from modeling_esi.losses import (
     rows_of_processes,
     sigmoid_contrastive_loss,
 )
+from modeling_esi.training.gradient_cache import cached_backward
 
 BATCH = 6  # records of the union
 SHARDS = {2: {"even": [3, 3], "uneven": [4, 2]}, 3: {"even": [2, 2, 2], "uneven": [1, 3, 2]}}  # by number of processes
 KEYS = torch.tensor([4, 9, 7, 9, 9, 4])  # positives of both kinds: in one process, and across
-SAID = torch.tensor([[3, -1], [3, 8], [-1, -1], [8, -1], [5, 3], [6, -1]])  # texts true of several ECGs, of one, of none
+SAID = torch.tensor([[3, -1], [3, 8], [-1, -1], [8, -1], [5, 3], [6, -1]])  # true of several ECGs, of one, of none
 FOUND = torch.tensor([[3, -1, -1], [8, 3, -1], [9, -1, -1], [3, 5, 8], [5, 3, -1], [8, -1, -1]])
 PAD = 0
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
@@ -109,7 +110,10 @@ def joined(parts: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
 # ---------------------------------------------------------------------------------------------------------------------
 # The whole model
 
-MODELS = {"esi": {"variant": "esi"}, "released": {"variant": "released", "negatives": "global"}}
+MODELS = {
+    "esi": {"variant": "esi"}, "released": {"variant": "released", "negatives": "global"},
+    "esi entailed": {"variant": "esi", "positives": "entailed"},
+}  # fmt: skip
 
 
 def tiny_model(dtype: torch.dtype = torch.float64, **kwargs):
@@ -120,7 +124,8 @@ def tiny_model(dtype: torch.dtype = torch.float64, **kwargs):
 def model_batch(dtype: torch.dtype = torch.float64, rows: slice = slice(None)) -> dict[str, torch.Tensor]:
     batch = tiny_batch(batch=BATCH, num_samples=320)
     batch |= {"input_values": batch["input_values"].to(dtype), "text_key": KEYS}
-    return {name: tensor[rows] for name, tensor in batch.items()}
+    statements = {"text_statements": cut(SAID, rows), "ecg_statements": cut(FOUND, rows)}
+    return {name: tensor[rows] for name, tensor in batch.items()} | statements
 
 
 def train_step(model, batch: dict) -> dict[str, torch.Tensor]:
@@ -131,6 +136,13 @@ def train_step(model, batch: dict) -> dict[str, torch.Tensor]:
     return {f"grad_{name.removeprefix('module.')}": parameter.grad.clone() for name, parameter in parameters} | {
         "loss": loss.detach()
     }
+
+
+def cached_step(model, batch: dict) -> dict[str, torch.Tensor]:
+    """As `train_step`, through GradCache."""
+    loss = cached_backward(model, batch, 2, torch.Tensor.backward).loss
+    found = {f"grad_{name.removeprefix('module.')}": parameter.grad for name, parameter in model.named_parameters()}
+    return found | {"loss": loss}
 
 
 def train_two_steps(model, batch: dict) -> dict[str, torch.Tensor]:
@@ -177,6 +189,8 @@ def work(rank: int, world: int) -> dict:
             for name, fields in MODELS.items():
                 model = DistributedDataParallel(tiny_model(dtype, **fields))
                 results[f"{split} {dtype_name} {name}"] = train_step(model, model_batch(dtype, rows))
+        model = DistributedDataParallel(tiny_model(**MODELS["esi entailed"]))
+        results[f"{split} in chunks"] = cached_step(model, model_batch(rows=rows))
     even = rows_of(SHARDS[world]["even"], rank)
     results["local"] = tiny_model(negatives="local")(**model_batch(rows=even), return_loss=True).contrastive_loss
     results["two steps"] = train_two_steps(DistributedDataParallel(tiny_model()), model_batch(rows=even))
@@ -236,6 +250,15 @@ def test_a_step_of_the_model_is_a_step_on_the_union(every, split, name, dtype_na
     assert abs(mean_loss - loss) <= LIMIT[dtype] * abs(loss)
     for part in parts:
         assert gap(part, union, dtype) <= LIMIT[dtype]
+
+
+@pytest.mark.parametrize("split", ["even", "uneven"])
+def test_chunks_with_entailed_positives_are_a_step_on_the_union(every, split):
+    union = train_step(tiny_model(**MODELS["esi entailed"]), model_batch())
+    parts = [dict(part[f"{split} in chunks"]) for part in every]
+    mean_loss, loss = sum(part.pop("loss") for part in parts) / len(parts), union.pop("loss")
+    assert abs(mean_loss - loss) <= 1e-9 * abs(loss)
+    assert all(gap(part, union, torch.float64) <= 1e-9 for part in parts)
 
 
 def test_the_processes_statements_are_not_equally_many():

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from modeling_esi.losses import contrastive_loss, mean_over_processes, sigmoid_contrastive_loss
+from modeling_esi.losses import POSITIVES, configured_contrastive_loss, mean_over_processes
 from modeling_esi.modeling_esi import IGNORED, ESIModel, ESIOutput
 
 Inputs = dict[str, torch.Tensor | None]
@@ -63,9 +63,10 @@ def cached_backward(
     no_sync = no_sync or getattr(model, "no_sync", nullcontext)
     inputs = {name: value for name, value in inputs.items() if value is not None}
     rows = chunk_rows(inputs, chunk_size)
-    chunks = [{name: value[of] for name, value in inputs.items() if name != "text_key"} for of in rows]
+    known = {name: inputs.pop(name) for name in POSITIVES if name in inputs}
+    chunks = [{name: value[of] for name, value in inputs.items()} for of in rows]
     ecg_embeds, text_embeds, random_states = embed_chunks(model, chunks)
-    cache = gradients_of_embeddings(esi, ecg_embeds, text_embeds, inputs.get("text_key"))
+    cache = gradients_of_embeddings(esi, ecg_embeds, text_embeds, known)
     num_targets = _num_caption_targets(esi, inputs)
     total: dict[str, torch.Tensor] = {}
     for of, chunk, random_state in zip(rows, chunks, random_states, strict=True):
@@ -164,16 +165,16 @@ class EmbeddingGradients(NamedTuple):
 
 
 def gradients_of_embeddings(
-    esi: ESIModel, ecg_embeds: torch.Tensor, text_embeds: torch.Tensor, text_key: torch.Tensor | None
+    esi: ESIModel, ecg_embeds: torch.Tensor, text_embeds: torch.Tensor, known: dict[str, torch.Tensor]
 ) -> EmbeddingGradients:
-    """The model's own contrastive loss over embeddings `(B, P)`, gathered over processes where it says so."""
-    config = esi.config
-    leaves = [_leaf(tensor) for tensor in (ecg_embeds, text_embeds, *_scalars(esi))]
-    contrast = sigmoid_contrastive_loss if _is_sigmoid(esi) else contrastive_loss
-    text_key = text_key if config.positives == "text_key" else None
+    """The model's own contrastive loss over embeddings `(B, P)`, gathered over processes where it says so.
+
+    `known` of the whole batch: what the loss takes for positives, by the names in `POSITIVES`.
+    """
+    leaves = [_leaf(tensor) for tensor in (ecg_embeds, text_embeds, *esi.contrastive_scalars())]
     with torch.enable_grad():
-        loss = contrast(*leaves, text_key=text_key, gather=config.negatives == "global" and esi.training)
-        ecg, text, *scalars = torch.autograd.grad(config.contrastive_loss_weight * loss, leaves)
+        loss = configured_contrastive_loss(esi.config, esi.training, *leaves, **known)
+        ecg, text, *scalars = torch.autograd.grad(esi.config.contrastive_loss_weight * loss, leaves)
     return EmbeddingGradients(loss.detach(), ecg, text, scalars)
 
 
@@ -181,14 +182,6 @@ def _leaf(tensor: torch.Tensor) -> torch.Tensor:
     tensor = tensor.detach()
     tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor  # a shard of FSDP2
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32)).requires_grad_()
-
-
-def _scalars(esi: ESIModel) -> list[torch.Tensor]:
-    return [esi.get_logit_scale(), *([esi.logit_bias] if _is_sigmoid(esi) else [])]
-
-
-def _is_sigmoid(esi: ESIModel) -> bool:
-    return esi.config.contrastive_loss_type == "sigmoid"
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -202,7 +195,7 @@ def surrogate(esi: ESIModel, output: ESIOutput, cache: EmbeddingGradients, rows:
     """
     parts = [(output.ecg_embeds, cache.ecg_embeds[rows]), (output.text_embeds, cache.text_embeds[rows])]
     if is_last:
-        parts += zip(_scalars(esi), cache.scalars, strict=True)
+        parts += zip(esi.contrastive_scalars(), cache.scalars, strict=True)
     return sum((tensor.to(gradient.dtype) * gradient).sum() for tensor, gradient in parts)
 
 
