@@ -81,17 +81,14 @@ describe_findings() {
     fi
 }
 
-# evaluate_model FOLDER: every protocol on a prepared data set.
+# evaluate_model FOLDER: the protocols on a prepared data set; what PTB-XL's codes stand for is told by its own folder.
 evaluate_model() {
     [[ -f "$OUTPUT/model/config.json" ]] || die "evaluate: no model in $OUTPUT/model; run the step train first"
-    local protocol
+    local protocol flags=(--model "$OUTPUT/model" --dataset "$1")
+    [[ -z "${PTB_XL:-}" ]] || flags+=(--data_dir "$PTB_XL")
     for protocol in zero_shot linear_probe fine_tune identification; do
-        if [[ ! -f "$ROOT/modeling_esi/evaluation/fine_tune.py" ]]; then  # joined in when the protocols are complete
-            say "evaluate: python -m modeling_esi.evaluation $protocol is not built yet: skipped"
-        else
-            once "evaluate-$protocol" "$PYTHON" -m modeling_esi.evaluation "$protocol" --model "$OUTPUT/model" \
-                --dataset "$1" --output "$OUTPUT/results/$protocol.json"
-        fi
+        once "evaluate-$protocol" "$PYTHON" -m modeling_esi.evaluation "$protocol" "${flags[@]}" \
+            --output "$OUTPUT/results/$protocol"
     done
     say "evaluate: what train measured on its own test split is in $OUTPUT/model/results.json"
 }

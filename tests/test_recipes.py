@@ -1,6 +1,7 @@
 """Recipes: their flags are known, accelerate takes its configurations, and both scripts run, stop and go on."""
 
 import csv
+import json
 import os
 import re
 import signal
@@ -30,10 +31,12 @@ from torch.distributed.tensor import DTensor
 import train_accelerate
 from datasets_scripts.loading import open_prepared
 from modeling_esi.benchmarks.scaling import SETUPS
+from modeling_esi.evaluation.__main__ import parser_of
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = ROOT / "recipes"
 SCRIPTS = ("paper.sh", "open_ptb_xl.sh")
+PROTOCOLS = ("zero_shot", "linear_probe", "fine_tune", "identification")
 CONFIGS = sorted((RECIPES / "accelerate").glob("*.yaml"))
 FSDP = [path for path in CONFIGS if path.stem.startswith("fsdp2")]
 TINY = (
@@ -197,7 +200,8 @@ def write_ptb_xl(folder):
     for number, fold in FOLDS.items():
         code, said = ("NORM", "sinusrhythmus normales ekg") if number % 2 else ("IMI", "inferiorer infarkt")
         codes = f"\"{{'{code}': 100.0, 'SR': 0.0}}\""
-        rows.append(f"{number},{number}.0,50,0,{said},{codes},{fold},lr/{number},hr/{number}")
+        patient = 12 if number == 13 else number  # one has two recordings, so that there is someone to be identified
+        rows.append(f"{number},{patient}.0,50,0,{said},{codes},{fold},lr/{number},hr/{number}")
         write_wfdb(folder / "lr" / str(number), 100, number)
         write_wfdb(folder / "hr" / str(number), 500, number)
     (folder / "ptbxl_database.csv").write_text("\n".join(rows) + "\n")
@@ -271,19 +275,33 @@ def test_what_makes_no_sense_is_told(script, flags, variables, words, tmp_path):
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_what_is_not_built_yet_is_said_and_skipped(script, tmp_path):
-    (tmp_path / "out" / "model").mkdir(parents=True)
-    (tmp_path / "out" / "ptb_xl").mkdir()
-    (tmp_path / "out" / "model" / "config.json").write_text("{}")
-    done = call(script, STEPS="describe evaluate push", OUTPUT=tmp_path / "out")
-    rooms = {
-        "datasets_scripts/cqa/__main__.py": "describe: python -m datasets_scripts.cqa is not built yet: skipped",
-        "modeling_esi/evaluation/fine_tune.py": "evaluate: python -m modeling_esi.evaluation zero_shot "
-        "is not built yet: skipped",
-    }
-    if any((ROOT / room).exists() for room in rooms):
+    if (ROOT / "datasets_scripts" / "cqa" / "__main__.py").exists():
         pytest.skip("built by now: the slow tests below run it")
-    assert done.returncode == 0 and all(words in done.stdout for words in rooms.values())
+    done = call(script, STEPS="describe push", OUTPUT=tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert "describe: python -m datasets_scripts.cqa is not built yet: skipped" in done.stdout
     assert "push: HUB_MODEL_ID is not set: skipped" in done.stdout
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("ptb_xl", ["ptb-xl/1.0.3", ""])
+def test_evaluate_asks_for_each_protocol_by_flags_that_there_are(script, ptb_xl, tmp_path):
+    """A stand-in for Python keeps the commands."""
+    for folder in ("model", "ptb_xl"):
+        (tmp_path / "out" / folder).mkdir(parents=True)
+    (tmp_path / "out" / "model" / "config.json").write_text("{}")
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/commands\n')
+    python.chmod(0o755)
+    done = call(script, "--only", "evaluate", OUTPUT="out", PTB_XL=ptb_xl, PYTHON=python, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    commands = (tmp_path / "commands").read_text().splitlines()
+    for command, protocol in zip(commands, PROTOCOLS, strict=True):
+        module, *words = command.removeprefix("-m ").split()
+        flags = parser_of(protocol).parse_args(words)
+        assert (module, flags.protocol) == ("modeling_esi.evaluation", protocol)
+        assert (flags.model, flags.dataset, flags.data_dir) == ("out/model", "out/ptb_xl", ptb_xl or None)
+        assert flags.output == f"out/results/{protocol}" and flags.split == "test"
 
 
 def test_two_runs_in_one_folder_are_one_too_many(tmp_path):
@@ -304,29 +322,40 @@ def test_the_paper_from_published_folders_to_a_pushed_model(tmp_path, hub):  # n
     (tmp_path / "waveforms.json").write_text('{"sinus rhythm": "A P wave before every QRS."}')
     settings = {
         "MIMIC_IV_ECG": mimic, "PATIENTS": mimic / "patients.csv", "PTB_XL": ptb_xl, "OUTPUT": "out", "LIMIT": 8,
-        "WAVEFORMS": tmp_path / "waveforms.json", "TRAIN_FLAGS": f"{TINY} --max_steps 2", "LICENSE": "odbl",
+        "HF_HOME": tmp_path / "hf", "WAVEFORMS": tmp_path / "waveforms.json", "LICENSE": "odbl",
+        "TRAIN_FLAGS": f"{TINY} --max_steps 2",
         "HUB_MODEL_ID": "someone/esi-tiny", "HF_ENDPOINT": hub.url, "HF_TOKEN": "hf_test", "HF_HUB_OFFLINE": "0",
     }  # fmt: skip
     hub.refuse = True
     refused = call("paper.sh", cwd=tmp_path, **settings)
     assert refused.returncode == 2 and "PermissionError" in refused.stderr, refused.stderr[-3000:]
-    marks = tmp_path / "out" / "done"
-    assert sorted(path.name for path in marks.iterdir()) == ["prepare-mimic_iv_ecg", "prepare-ptb_xl", "train"]
+    marks = {path.name for path in (tmp_path / "out" / "done").iterdir()}
+    assert {"prepare-mimic_iv_ecg", "prepare-ptb_xl", "train", *map("evaluate-{}".format, PROTOCOLS)} <= marks
+    assert "push" not in marks
+    assert_judged(tmp_path / "out")
     text = open_prepared(tmp_path / "out" / "mimic_iv_ecg")[0]["text"][0]
     assert re.match(r"This patient is a \d+ year-old (Fem|M)ale\. ECG Findings: ", text)
 
     hub.refuse = False
     done = call("paper.sh", cwd=tmp_path, **settings)
-    assert done.returncode == 0 and done.stdout.count("done before") == 3, done.stderr[-3000:]
+    assert done.returncode == 0 and done.stdout.count("done before") == len(marks), done.stderr[-3000:]
     pushed = {line["value"]["path"] for line in hub.commits[0][1:]}
     assert {"model.safetensors", "config.json", "README.md", "modeling_esi.py"} <= pushed
     assert "license: odbl" in (tmp_path / "out" / "model" / "README.md").read_text()
 
     again = call("paper.sh", cwd=tmp_path, **settings)
-    assert again.stdout.count("done before") == 4 and len(hub.commits) == 1
+    assert again.stdout.count("done before") == len(marks) + 1 and len(hub.commits) == 1
     assert "by another command" not in again.stdout
     changed = call("paper.sh", "--only", "train", cwd=tmp_path, **settings | {"TRAIN_FLAGS": "--lr 1"})
     assert "train: by another command than now; to do it again: rm out/done/train" in changed.stdout
+
+
+def assert_judged(output):
+    """Every protocol has written its figures, with those of random weights beside them."""
+    for protocol in PROTOCOLS:
+        found = json.loads((output / "results" / protocol / "results.json").read_text())
+        assert found["name"] == protocol and found["dataset"] == "ptb_xl/test"
+        assert found["trained"] and found["random_weights"]
 
 
 def start(script, **variables):
@@ -360,6 +389,7 @@ def test_ptb_xl_alone_goes_on_where_it_was_stopped(tmp_path, how):
     """Stopped while it trains, then called again: nothing that was done is done again."""
     out = tmp_path / "out"
     settings = {"PTB_XL": write_ptb_xl(tmp_path / "ptb_xl"), "OUTPUT": out, "LICENSE": "cc-by-4.0",
+                "HF_HOME": tmp_path / "hf",
                 "TRAIN_FLAGS": f"{TINY} --epochs 300 --save_steps 2 --eval_epochs 300"}  # fmt: skip
     run = start("open_ptb_xl.sh", **settings)
     wait_for("model/checkpoint-*/training_state.json", out, run)
@@ -380,6 +410,7 @@ def test_ptb_xl_alone_goes_on_where_it_was_stopped(tmp_path, how):
     assert "prepare-ptb_xl: done before" in done.stdout and "Resumed from" in done.stderr
     assert shards == {path: path.stat().st_mtime_ns for path in (out / "ptb_xl").iterdir()}
     assert (out / "model" / "results.json").exists() and (out / "done" / "train").exists()
+    assert_judged(out)
 
 
 def launch_command(folder, name, *flags, **changes):

@@ -24,6 +24,7 @@ PROTOCOLS: Mapping[str, str] = types.MappingProxyType(
     {
         "zero_shot": "classes described in words",
         "linear_probe": "a linear model on frozen embeddings, 1 %, 10 %, 100 % of the labels",
+        "fine_tune": "the whole ECG encoder with a linear head, 1 %, 10 %, 100 % of the labels",
         "identification": "whose ECG is it",
         "retrieval": "the report of an ECG, and the ECG of a report",
         "captioning": "written reports against true ones",
