@@ -8,13 +8,13 @@ ST segment. What a claim does not say stays empty.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from types import MappingProxyType
 
 from datasets_scripts.cqa.ecg_terms import (
-    ALL_LEADS,
+    ALTERNATIVES,
     EMPTY,
     HEDGES,
     LEAD_GROUPS,
@@ -43,8 +43,17 @@ _GROUPS = re.compile(
     rf"\b(?:{_GROUP})(?:(?:\s*,\s*|\s*/\s*|,?\s+(?:and|or)\s+)(?:the )?(?:{_GROUP}))*\s+(?:wall )?(?:leads?|derivations?)\b"
     rf"|\b(?:inferiorly|anteriorly|laterally)\b|\bleads? (?:of|over|facing) the (?:{_GROUP}) wall\b"
 )
+_PLACES = "inferior|lateral|high lateral|anterior|septal|anteroseptal|anterolateral|inferolateral|inferoposterior|posterior"
+_PLACED = re.compile(
+    rf"\b({_PLACES})(?=(?: (?:deep|symmetric|horizontal|downsloping|slight|marked|inverted|tall|pathological|abnormal))*"
+    r" (?:st|stt|[qrt])(?: segments?| waves?)*(?: elevation| depression| inversion| changes?| abnormalit|s?\b))"
+)
 _GROUP_NAME = re.compile(rf"\b(?:{_GROUP})\b")
 _EVERY_LEAD = re.compile(r"\b(?:all|every|each|any)(?: of the| the)?(?: (?:12|twelve))? leads?\b|\ball twelve\b")
+_GAP = (
+    r"(?:distance|interval|spacing|time|gap|space)s? (?:between|from|separating) (?:the |two |each )*"
+    r"(?:successive |consecutive |adjacent |neighbou?ring |onset of (?:the )?)*"
+)
 _REWRITES = tuple(
     (re.compile(pattern), new)
     for pattern, new in (
@@ -57,13 +66,25 @@ _REWRITES = tuple(
         (r"\batrioventricular\b", "av"), (r"\b(atria|ventricle)s\b", r"\1"), (r"\bper cent\b", "%"),
         (r"\bm[vV]\s?[·.*x]\s?ms\b|\bmillivolt milliseconds?\b", "mv.ms"), (r"\bmm\s?[·.*x]\s?s\b", "mm.s"),
         (r"\b(?:does|do|did) not exceed", "not exceed"),
+        (r"\b(?:type|mobitz) (?:1|i)\b", "typeone"), (r"\b(?:type|mobitz) (?:2|ii)\b", "typetwo"),
+        (rf"\b{_GAP}(?:r waves|rs|qrs complexes|beats|ventricular \w+|r peaks|heartbeats)\b", "rr interval"),
+        (rf"\b{_GAP}p waves\b", "pp interval"),
+        (rf"\b{_GAP}(?:onset of )?(?:the )?p wave(?: onset)? (?:and|to) (?:the )?(?:onset of )?(?:the )?qrs\b", "pr interval"),
     )
 )  # fmt: skip
 _TOKEN = re.compile(r"[\ue000-\uf8ff]|r/s|[^\W\d_]+'?|\d+|[,;:().]")
 _LEAD_MARK, _GROUP_MARK, _RATIO_MARK, _NUMBER_MARK = 0xE000, 0xE400, 0xE800, 0xEC00
 _COPULAS = frozenset("is are was were be become becomes turn turns stay stays remain remains appear appears look".split())
 _STOPS_NOUN = frozenset("in on at to from by with than as which that is are was when while where if and or".split())
+_CONTRASTING = frozenset("while whereas but although though".split())
+_SHOWING = frozenset("show display demonstrate exhibit reveal have has record contain carry look".split())
+_LINKING = frozenset("by after before behind between from past apart later to until".split())
 _NOT_NEGATING = frozenset("only every all always necessarily each just".split())
+_REVERSED = {
+    ("presence", "present"): ("presence", "absent"),
+    ("regularity", "irregular"): ("regularity", "regular"), ("regularity", "regular"): ("regularity", "irregular"),
+    ("width", "wide"): ("width", "narrow"), ("width", "narrow"): ("width", "wide"),
+}  # fmt: skip
 _UNIVERSAL = frozenset({"rr", "rhythm", "qrs", "beat", "rate"})
 
 
@@ -81,6 +102,7 @@ class Claim:
     groups: tuple[str, ...]
     measures: tuple[Measure, ...]
     absent: bool
+    next_waves: frozenset[str] = frozenset()  # "after 120 ms by a spike" measures both
 
 
 @dataclass(frozen=True)
@@ -94,6 +116,7 @@ class Reading:
     ratios: frozenset[str]
     hedged: bool
     every_lead: bool
+    choices: frozenset[tuple[str, str]]  # "left" of left and right, with the word behind it
 
     @property
     def leads(self) -> frozenset[str]:
@@ -118,6 +141,7 @@ class _Gathered:
     measures: list[Measure] = field(default_factory=list)
     absent: bool = False
     settled: bool = False  # something is said behind its waves
+    links: bool = False  # a measure leads from its waves to the next ones
 
     def is_empty(self) -> bool:
         return not (self.waves or self.poles or self.leads or self.groups or self.measures)
@@ -153,12 +177,21 @@ def read_sentence(text: str) -> Reading:
         ratios=frozenset(str(mark.value) for mark in marks.values() if mark.kind == "ratio"),
         hedged=not HEDGES.isdisjoint(words),
         every_lead=every_lead,
+        choices=frozenset(_choices(words)),
     )
 
 
 def content_words(words: list[str]) -> list[str]:
     """The words that say something, each in the form that stands for all with its meaning."""
     return [_stem(SAME.get(word, word)) for word in words if word not in EMPTY and (len(word) > 1 or word in "pqrstuj")]
+
+
+def _choices(words: list[str]) -> Iterator[tuple[str, str]]:
+    """Words of which another could stand in their place, each with the next word that says something."""
+    for at, word in enumerate(words):
+        if word in ALTERNATIVES:
+            following = next((other for other in words[at + 1 : at + 4] if content_words([other])), "")
+            yield word, "".join(content_words([following])) if following not in ALTERNATIVES else ""
 
 
 def singular(word: str) -> str:
@@ -191,6 +224,7 @@ def _marked(text: str) -> tuple[str, dict[str, _Item]]:
 
     text = _LEADS.sub(lambda match: put(_LEAD_MARK, "leads", _lead_names(match[0])), text)
     text = _GROUPS.sub(lambda match: put(_GROUP_MARK, "group", tuple(_GROUP_NAME.findall(match[0]))), text)
+    text = _PLACED.sub(lambda match: put(_GROUP_MARK, "group", (match[1],)), text)
     text = RATIO.sub(lambda match: put(_RATIO_MARK, "ratio", _ratio(match)), text)
 
     def number(match: re.Match[str]) -> str:
@@ -270,7 +304,8 @@ def _claims(items: list[_Item]) -> tuple[Claim, ...]:
     for at, item in enumerate(items):
         gathering.take(at, item)
     gathering.finish()
-    return tuple(_claim(gathered) for gathered in gathering.done if not gathered.is_empty())
+    following = [*gathering.done[1:], _Gathered()]
+    return tuple(_claim(one, other) for one, other in zip(gathering.done, following, strict=False))
 
 
 class _Gathering:
@@ -283,6 +318,7 @@ class _Gathering:
         self.broken = False  # a comma or a separating word stands since the last wave
         self.joined = False  # only "and", commas and empty words stand since the last wave
         self.negating = False
+        self.measuring = False  # no leads stand behind the last measure
         self.last_waves: list[str] = []
 
     def take(self, at: int, item: _Item) -> None:
@@ -314,11 +350,14 @@ class _Gathering:
         elif self.now.waves and (self.now.leads or self.now.groups) and self.now.poles and self.now.settled:
             self.finish()
         if self.negating and not before_noun:
-            pole = {("presence", "present"): ("presence", "absent"), ("regularity", "irregular"): ("regularity", "regular"),
-                    ("regularity", "regular"): ("regularity", "irregular")}.get(pole, ("", ""))  # fmt: skip
+            pole = _REVERSED.get(pole, ("", ""))
             self.negating = False
         if pole == ("presence", "absent") and self.negating:
             self.negating = False
+        elif pole[0] and not before_noun and self._follows_last_of_several(at):
+            last = self.now.waves.pop()
+            self.finish()
+            self.now.waves, self.now.poles = [last], [pole]
         elif pole[0]:
             self.now.poles.append(pole)
         if not before_noun:
@@ -327,8 +366,8 @@ class _Gathering:
 
     def _stands_before_wave(self, at: int) -> bool:
         """Whether the pole belongs to a wave behind it: "broad, notched R wave", not "R is broad, S is deep"."""
-        before = self.items[at - 1] if at else None
-        if before and before.kind == "word" and before.value in _COPULAS and self.now.waves:
+        before = [item.value for item in self.items[max(0, at - 2) : at] if item.kind in ("word", "not")]
+        if self.now.waves and not _COPULAS.isdisjoint(before):
             return False
         passed, joined = 0, False
         for item in self.items[at + 1 :]:
@@ -344,21 +383,44 @@ class _Gathering:
                 return False
         return False
 
+    def _follows_last_of_several(self, at: int) -> bool:
+        """"Flat T waves, ST depression": the depression is of the ST segment alone."""
+        return bool(at and self.items[at - 1].kind == "wave" and len(self.now.waves) > 1 and self.now.poles)
+
     def _next_is(self, at: int, word: str) -> bool:
         return at + 1 < len(self.items) and self.items[at + 1].value == word
 
     def _take_leads(self, at: int, leads: tuple[str, ...]) -> None:
+        self._begin_with_leads(at)
+        self.measuring = False
         self.now.leads.extend(leads)
         self._settle()
+
+    def _begin_with_leads(self, at: int) -> None:
+        """Leads before a verb begin a claim: "qR in aVL, and the inferior leads show rS"."""
+        following = self.items[at + 1] if at + 1 < len(self.items) else None
+        shows = following and following.kind in ("word", "pole") and following.value in _SHOWING
+        if shows and self.now.settled:
+            self.finish()
 
     def _take_group(self, at: int, names: tuple[str, ...]) -> None:
         following = [item for item in self.items[at + 1 : at + 4] if item.kind not in ("comma", "break", "word")]
         named = following[0].value if following and following[0].kind == "leads" else ()
+        self._begin_with_leads(at)
+        self.measuring = False
         self.now.groups.extend(name for name in names if LEAD_GROUPS[name].isdisjoint(named) or not named)
         self._settle()
 
     def _take_measure(self, at: int, measure: Measure) -> None:
+        if self.now.measures and (self.now.leads or self.now.groups) and not self.measuring:
+            waves, poles, absent = self.now.waves, list(self.now.poles), self.now.absent
+            self.finish()
+            self.now.waves, self.now.poles, self.now.absent = list(waves), poles, absent
+        self.measuring = True
         self.now.measures.append(measure)
+        following = self.items[at + 1] if at + 1 < len(self.items) else None
+        if following and following.kind == "word" and following.value in _LINKING:
+            self.now.links = True
         self._settle()
 
     def _settle(self) -> None:
@@ -389,6 +451,8 @@ class _Gathering:
     def _take_word(self, at: int, word: str) -> None:
         if word in SEPARATING:
             self.negating = False
+        if word in _CONTRASTING and self.now.settled:
+            self.finish()
         if word not in ("the", "a", "an", "both", "of", "either", "wave"):
             self.joined = False
 
@@ -402,15 +466,19 @@ def _implied_waves(gathered: _Gathered) -> list[str]:
     return []
 
 
-def _claim(gathered: _Gathered) -> Claim:
-    waves = frozenset().union(*(PARTS.get(wave, {wave}) for wave in gathered.waves))
-    waves = waves | ({"pr"} if {"p", "qrs"} <= waves else set())
+def _parts(waves: list[str]) -> frozenset[str]:
+    parts = frozenset().union(*(PARTS.get(wave, {wave}) for wave in waves))
+    return parts | ({"pr"} if {"p", "qrs"} <= parts else set())
+
+
+def _claim(gathered: _Gathered, following: _Gathered) -> Claim:
+    waves = _parts(gathered.waves)
     poles = {spread for pole in gathered.poles for spread in _of_waves(pole, waves)}
     poles |= {pole for measure in gathered.measures for pole in _implied_poles(measure, waves)}
     absent = gathered.absent or ("presence", "absent") in gathered.poles
     return Claim(
-        waves, frozenset(poles), frozenset(gathered.leads) & ALL_LEADS | frozenset(gathered.leads),
-        tuple(dict.fromkeys(gathered.groups)), tuple(gathered.measures), absent,
+        waves, frozenset(poles), frozenset(gathered.leads), tuple(dict.fromkeys(gathered.groups)),
+        tuple(gathered.measures), absent, _parts(following.waves) if gathered.links else frozenset(),
     )  # fmt: skip
 
 
@@ -435,6 +503,9 @@ def _implied_poles(measure: Measure, waves: frozenset[str]) -> set[Pole]:
             if wave in waves or (wave == "qrs" and "beat" in waves):
                 poles |= {(wave, "width", "wide")} if at_least and measure.low >= high else set()
                 poles |= {(wave, "width", "narrow")} if at_most and measure.low <= low else set()
+    if measure.dimension == "degrees" and "axis" in waves:
+        poles |= {("axis", "side", "left")} if measure.high <= -30 and measure.low >= -90 else set()
+        poles |= {("axis", "side", "right")} if measure.low >= 90 else set()
     if measure.dimension == "bpm":
         poles |= {("rate", "rate", "fast")} if measure.low >= 100 and not at_most else set()
         poles |= {("rate", "rate", "slow")} if measure.high <= 60 and not at_least else set()

@@ -120,7 +120,8 @@ _POLES = {
     "|widening|broadening|lengthen|prolong|broader|lengthening|broaden",
     ("width", "narrow"): "narrow|short|shortened|shorter|brief|shorten|shortening|narrower",
     ("presence", "absent"): "absent|absence|missing|lost|loss|lack|lacking|disappear|replaced|replace|devoid|lose"
-    "|abolished|disappearance|unidentifiable|undetectable|indiscernible|invisible|vanish|eliminated|absents",
+    "|abolished|disappearance|unidentifiable|undetectable|indiscernible|invisible|vanish|eliminated|remove|removed"
+    "|hidden|buried|obscured|concealed",
     ("presence", "present"): "present|visible|seen|identifiable|discernible|identified|recognizable|discernable"
     "|detectable|apparent|evident",
     ("regularity", "regular"): "regular|regularly|constant|fixed|equal|uniform|consistent|stable|steady|consistently"
@@ -162,6 +163,18 @@ ALLIED = frozenset(
     {
         (("presence", "absent"), ("size", "small")), (("polarity", "flat"), ("size", "small")),
         (("curve", "coved"), ("curve", "convex")), (("outline", "notched"), ("outline", "peaked")),
+    }
+)  # fmt: skip
+
+# words that exclude each other before the same noun: left or right bundle branch, every second or third beat
+ALTERNATIVES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        word: tuple(other for other in words.split() if other != word)
+        for words in (
+            "left right", "anterior posterior inferior lateral septal", "first second third fourth",
+            "two three four five six seven", "typeone typetwo", "atrial ventricular", "proximal distal", "upper lower",
+        )
+        for word in words.split()
     }
 )  # fmt: skip
 

@@ -37,6 +37,9 @@ _WORDS_THAT_NAME = re.compile(
 )
 
 
+_SHAPES = frozenset({"qs", "rsr", "rs", "qr"})
+
+
 @dataclass(frozen=True)
 class Page:
     """The evidence of one finding's page, or of one other passage."""
@@ -141,10 +144,18 @@ def findings_named(text: str) -> tuple[tuple[str, Phrase], ...]:
     """
     words = words_of(_opened(text))
     named = []
+    place, at = "", 0
     for item in read_items(words):
         phrase = words[item.start : item.stop]
+        if item.kind == "territory":
+            place, at = item.value, item.stop
+            continue
         if item.kind == "finding" and not all(word in _PICTURE or word in POLES for word in phrase):
-            named.append((item.value, phrase))
+            placed = f"{place} {item.value}" if place and at == item.start else ""
+            if placed in all_findings():
+                named.append((placed, (*place.split(), *phrase)))
+            else:
+                named.append((item.value, phrase))
     return tuple(dict.fromkeys(named))
 
 
@@ -168,29 +179,35 @@ def words_of_name(name: str) -> frozenset[str]:
 # ----- looking up -----------------------------------------------------------------------------------------------------
 
 
-def covered_leads(page: Page, claim: Claim) -> frozenset[str]:
+def covered_leads(page: Page, claim: Claim, loosely: bool = False) -> frozenset[str]:
     """The leads in which the page says what the claim says; empty if it says nothing of these waves.
 
     Sentences that agree in what they say of the wave count before those that merely speak of it. A statement of the
-    page without leads takes those of its sentence, and without any, all of the page.
+    page without leads takes those of its sentence, and without any, all of the page. The leads of a group ("limb
+    leads") count where no leads are named one by one, and always if `loosely` is true.
     """
-    related = [(known, leads) for known, leads in page.claims if not claim.waves or known.waves & claim.waves]
+    shapes = claim.waves & _SHAPES
+    waves = shapes if any(known.waves & shapes for known, _ in page.claims) else claim.waves
+    related = [(known, leads) for known, leads in page.claims if not waves or known.waves & waves]
     related = [entry for entry in related if not _opposed(claim, entry[0])]
     telling = {pole for pole in claim.poles if pole[1] in ("polarity", "presence", "size", "width")}
     saying = [entry for entry in related if telling & entry[0].poles]
-    covered = _leads(saying) if saying else frozenset()
-    covered = covered or _leads(related)
+    covered = _leads(saying, loosely) or _leads(related, loosely)
     if not covered and related:
         return page.leads
     return covered
 
 
-def _leads(entries: Sequence[tuple[Claim, frozenset[str]]]) -> frozenset[str]:
-    found: set[str] = set()
-    for claim, of_sentence in entries:
-        own = claim.leads | frozenset().union(*(LEAD_GROUPS[name] for name in claim.groups))
-        found |= own or of_sentence
-    return frozenset(found)
+def _leads(entries: Sequence[tuple[Claim, frozenset[str]]], loosely: bool) -> frozenset[str]:
+    of_sentences = frozenset().union(*(leads for claim, leads in entries if not (claim.leads or claim.groups)))
+    named = of_sentences.union(*(_own_leads(claim) for claim, _ in entries if claim.leads))
+    return named if named and not loosely else named.union(*(_own_leads(claim) for claim, _ in entries))
+
+
+def _own_leads(claim: Claim) -> frozenset[str]:
+    """The leads of a claim; a group whose leads it names ("limb leads I and aVL") adds nothing."""
+    grouped = frozenset().union(*(LEAD_GROUPS[name] for name in claim.groups))
+    return claim.leads if claim.leads and claim.leads <= grouped else claim.leads | grouped
 
 
 def _opposed(claim: Claim, known: Claim) -> bool:
@@ -206,9 +223,10 @@ def known_measures(page: Page, claim: Claim) -> tuple[list[Measure], list[Measur
     """The page's measures of the claim's waves, and those that it gives of no wave."""
     of_waves, loose = [], []
     for known, _ in page.claims:
+        waves = known.waves | known.next_waves
         if not known.waves:
             loose += known.measures
-        elif not claim.waves or _same_subject(claim.waves, known.waves):
+        elif not claim.waves or (claim.waves | claim.next_waves) & waves:
             of_waves += known.measures
     return of_waves, loose
 
@@ -219,10 +237,6 @@ _INTERCHANGED = (
     frozenset({"p", "pr", "delta"}), frozenset({"spike", "pr"}), frozenset({"axis", "qrs"}), frozenset({"pause", "rr"}),
     frozenset({"beat", "pause"}), frozenset({"rsr", "r"}), frozenset({"st", "st t"}), frozenset({"r", "peak time"}),
 )  # fmt: skip
-
-
-def _same_subject(one: frozenset[str], other: frozenset[str]) -> bool:
-    return bool(one & other)
 
 
 def measures_for(page: Page, claim: Claim, measure: Measure) -> list[Measure]:
@@ -236,6 +250,6 @@ def measures_for(page: Page, claim: Claim, measure: Measure) -> list[Measure]:
         return [known for entry, _ in page.claims for known in entry.measures if known.dimension in ("bpm", "")]
     if measure.dimension in ("years", "hours", "celsius", "%"):
         return [known for entry, _ in page.claims for known in entry.measures if known.dimension == measure.dimension]
-    turns = set().union(*(group for group in _INTERCHANGED if group & claim.waves and "rate" not in group))
-    near = [known for entry, _ in page.claims if entry.waves & turns for known in entry.measures]
+    turns = set().union(*(group for group in _INTERCHANGED if group & (claim.waves | claim.next_waves) and "rate" not in group))
+    near = [known for entry, _ in page.claims if (entry.waves | entry.next_waves) & turns for known in entry.measures]
     return own + loose + near

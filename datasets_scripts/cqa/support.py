@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from datasets_scripts.cqa.claims import Claim, Pole, Reading, read_sentence
-from datasets_scripts.cqa.ecg_terms import ALLIED, ASSERTIONS, DIFFERENTIAL, LEAD_GROUPS, TELLING_WAVES
+from datasets_scripts.cqa.ecg_terms import ALLIED, ALTERNATIVES, ASSERTIONS, DIFFERENTIAL, LEAD_GROUPS, TELLING_WAVES
 from datasets_scripts.cqa.evidence import (
     Page,
     covered_leads,
@@ -27,7 +27,8 @@ from datasets_scripts.cqa.measures import Measure, agrees
 from datasets_scripts.cqa.passages import Passage
 from datasets_scripts.cqa.statements import ParsedFinding
 
-FEW_WORDS = 0.34  # under this share of known content words a sentence counts as not supported
+# under this share of known content words a sentence counts as not supported: with a claim that a page makes, without
+FEW_WORDS, MANY_WORDS = 0.2, 0.4
 HEDGED = frozenset({"possible", "consider", "cannot rule out", "probable", "borderline", "suggested"})
 _LEAD_ORDER = "I II III aVR aVL aVF V1 V2 V3 V4 V5 V6 V7 V8 V9".split()
 _WAVE_NAMES = {"st": "ST segment", "qrs": "QRS", "pr": "PR interval", "qt": "QT interval", "axis": "axis", "rate": "rate"}
@@ -95,7 +96,8 @@ def check_description(
         share, key = _coverage(reading, pages, statement)
         problems = [*_problems(reading, pages, statement), *_doubts_lost(reading, readings[:at], statement)]
         problems += _contradicted(at, readings, pages)
-        if not problems and share < FEW_WORDS and reading.words:
+        enough = FEW_WORDS if _is_confirmed(reading, pages) else MANY_WORDS
+        if not problems and share < enough and reading.words:
             problems.append(f"is hardly supported: {share:.0%} of its words are in the passages")
         checked.append(CheckedSentence(texts[at], round(share, 3), key, tuple(dict.fromkeys(problems))))
     return Support(tuple(checked))
@@ -143,6 +145,16 @@ def _coverage(reading: Reading, pages: Sequence[Page], statement: _Statement) ->
     return share(best), nearest[2] if nearest else best.key
 
 
+def _is_confirmed(reading: Reading, pages: Sequence[Page]) -> bool:
+    """Whether a page makes one of the sentence's claims: the same wave said to be the same, or in the same leads."""
+    return any(
+        (claim.poles & page.poles or claim.leads or claim.measures) and claim.waves & known.waves
+        for page in pages
+        for claim in reading.claims
+        for known, _ in page.claims
+    )
+
+
 def _compares(reading: Reading) -> bool:
     return any(cue in reading.plain for cue in DIFFERENTIAL)
 
@@ -160,6 +172,9 @@ def _problems(reading: Reading, pages: Sequence[Page], statement: _Statement) ->
         found = [list(_claim_problems(claim, page, statement)) for page in pages]
         problems += min(found, key=len)
     problems += _ratio_problems(reading, pages)
+    problems += _swapped(reading, pages, statement)
+    if reading.every_lead and not any(_is_everywhere(page) for page in pages):
+        problems.append(f"speaks of all leads; the passage does not ({pages[0].label})")
     return problems
 
 
@@ -178,8 +193,13 @@ def _claim_problems(claim: Claim, page: Page, statement: _Statement) -> Iterator
     yield from turned
     if not turned:
         yield from _lead_problems(claim, page, statement)
-    for measure in claim.measures:
+    for measure in filter(_is_checkable, claim.measures):
         yield from _measure_problems(claim, measure, page)
+
+
+def _is_checkable(measure: Measure) -> bool:
+    """A bare number that nothing compares may count anything."""
+    return bool(measure.dimension) or measure.comparison != "is"
 
 
 def _unknown_wave(claim: Claim, page: Page) -> str:
@@ -240,8 +260,9 @@ def _lead_problems(claim: Claim, page: Page, statement: _Statement) -> Iterator[
         section = page.sections_of(covered)
         place = f"{page.label}, {section}" if section and section not in page.label else page.label
         yield f"names {_leads(wrong)}; the passage has {_leads(covered)} ({place})"
+    loosely = covered_leads(page, claim, loosely=True) | statement.leads
     for name in claim.groups:
-        if not LEAD_GROUPS[name] & (covered | statement.leads):
+        if not LEAD_GROUPS[name] & loosely:
             yield f"names {name} leads; the passage has {_leads(covered)} ({page.label})"
 
 
@@ -259,6 +280,20 @@ def _ratio_problems(reading: Reading, pages: Sequence[Page]) -> Iterator[str]:
     for ratio in sorted(reading.ratios - known):
         if not (ratio == "2:1" and "second" in words) and not (ratio == "1:1" and "each" in words):
             yield f"gives a ratio of {ratio}; the passage has {', '.join(sorted(known)) or 'none'}"
+
+
+def _is_everywhere(page: Page) -> bool:
+    words = ("widespread", "diffuse", "throughout", "most leads", "generalized", "across", "limb leads")
+    return any(entry[0].every_lead for entry in page.readings) or any(word in page.plain for word in words)
+
+
+def _swapped(reading: Reading, pages: Sequence[Page], statement: _Statement) -> Iterator[str]:
+    """Left for right, second for third: before a noun before which the page has only the other."""
+    known = frozenset().union(*(entry[0].choices for page in pages for entry in page.readings))
+    for word, noun in sorted(reading.choices - known):
+        others = [other for other in ALTERNATIVES[word] if (other, noun) in known]
+        if others and word not in statement.words:
+            yield f"says {word} {noun}; the passage says {' or '.join(others)} ({pages[0].label})"
 
 
 def _invented(reading: Reading, pages: Sequence[Page], statement: _Statement) -> Iterator[str]:
