@@ -28,6 +28,7 @@ from datasets_scripts.cqa.dense import Encoder, TextEncoder
 from datasets_scripts.cqa.findings import all_findings, find_finding
 from datasets_scripts.cqa.index_files import IndexRefused, StoredIndex, load_index, save_index
 from datasets_scripts.cqa.passages import Passage, corpus_hash
+from datasets_scripts.cqa.statements import NORMAL
 
 FUSION_CONSTANT = 60  # as in the paper on the fusion
 CANDIDATES = 100  # of each ranking that are fused
@@ -44,7 +45,7 @@ SAME_ENCODER = 0.99  # cosine of the probe, then and now; rounding and other pro
 STOP_WORDS = frozenset(
     "an the of in on at to for from by with and or is are was were be been do does did has have had it its this that"
     " these those there what which who how when where why can could would should may might i'm me my you your we our"
-    " if as than then so not no".split()
+    " must if as than then so not no".split()
 )
 
 
@@ -228,6 +229,8 @@ def read_query(text: str) -> Query:
     findings = (exact.name,) if exact else findings_asked(text)
     terms = terms_of(text)
     words = tuple(word for word in terms.words if word not in STOP_WORDS)
+    if not findings and "normal" in words:  # "the normal PR interval"
+        findings = (NORMAL,)
     named = terms.named.union(*(terms_of(name).words for name in findings))
     return Query(words, findings, terms.other, bool(exact) or bool(findings) and named.issuperset(words))
 
