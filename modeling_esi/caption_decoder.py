@@ -113,12 +113,15 @@ class CrossStep(nn.Module):
     def forward(
         self,
         hidden_states: torch.Tensor,
-        context_kv: torch.Tensor,
+        context: torch.Tensor | None,
+        context_kv: torch.Tensor | None,
         context_mask: torch.Tensor | None,
         real_tokens: RealTokens | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         normed = self.norm(hidden_states)
-        if context_kv.shape[1] == 1 and context_mask is None:
+        context_kv = self.kv_proj(context) if context_kv is None else context_kv
+        is_eager = self.attention.config._attn_implementation == "eager"  # gives its weights, also where all are 1
+        if context_kv.shape[1] == 1 and context_mask is None and not is_eager:
             attended, weights = self._attend_to_one(context_kv, real_tokens), None
         else:
             attended, weights = self._attend(normed, context_kv, context_mask, real_tokens)
@@ -158,17 +161,21 @@ class ESIDecoderLayer(GradientCheckpointingLayer):
     def forward(
         self,
         hidden_states: torch.Tensor,
-        context_kv: torch.Tensor,
+        context: torch.Tensor | None,
+        context_kv: torch.Tensor | None,
         rotation: tuple[torch.Tensor, torch.Tensor],
         attention_mask: torch.Tensor | None = None,
         context_mask: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
         real_tokens: RealTokens | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        """`hidden_states (B, T, D)` or `(N, D)`, `context_kv (B, F, 2 d)` to the same, and attentions where eager."""
+        """`hidden_states (B, T, D)` or `(N, D)` to the same, and attentions where eager.
+
+        The ECG comes as `context (B, F, D)`, or as `context_kv (B, F, 2 d)`, this layer's own keys and values of it.
+        """
         update, self_weights = self.causal_step(hidden_states, rotation, attention_mask, past_key_values, real_tokens)
         hidden_states = hidden_states + update
-        update, cross_weights = self.cross_step(hidden_states, context_kv, context_mask, real_tokens)
+        update, cross_weights = self.cross_step(hidden_states, context, context_kv, context_mask, real_tokens)
         return hidden_states + update, self_weights, cross_weights
 
 
@@ -214,7 +221,8 @@ class ESICaptionDecoder(PreTrainedModel, GenerationMixin):
         self.lm_head = lm_head
 
     def project_context(self, context: torch.Tensor) -> torch.Tensor:
-        """Keys and values of every layer's cross-attention, computed once: `(B, F, D)` to `(B, layers, F, 2 d)`."""
+        """Every layer's keys and values of an ECG, once for all tokens to be written: `(B, F, D)` to
+        `(B, layers, F, 2 d)`."""
         return torch.stack([layer.cross_step.kv_proj(context) for layer in self.layers], dim=1)
 
     @can_return_tuple
@@ -223,6 +231,7 @@ class ESICaptionDecoder(PreTrainedModel, GenerationMixin):
         input_ids: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
+        context: torch.Tensor | None = None,
         context_kv: torch.Tensor | None = None,
         context_mask: torch.Tensor | None = None,
         embed_tokens: Callable[[torch.Tensor], torch.Tensor] | None = None,
@@ -239,7 +248,7 @@ class ESICaptionDecoder(PreTrainedModel, GenerationMixin):
         Args:
             input_ids: `(B, T)`; or `inputs_embeds (B, T, E)`.
             attention_mask: `(B, past + T)`, 0 where a token is padding.
-            context_kv: `(B, layers, F, 2 d)`, of `project_context`.
+            context: `(B, F, D)`, the ECG; or `context_kv (B, layers, F, 2 d)`, what `project_context` makes of it.
             context_mask: `(B, F)`, 0 where a frame is padding.
             embed_tokens: The text encoder's token table, which the decoder shares but does not own.
             output_logits: Whether to apply the output head, `(B, T, V)`.
@@ -256,16 +265,18 @@ class ESICaptionDecoder(PreTrainedModel, GenerationMixin):
         masks = {"config": self.config, "inputs_embeds": hidden_states}
         causal_mask = create_causal_mask(**masks, attention_mask=attention_mask, past_key_values=past_key_values)
         if context_mask is not None:
-            frames = context_kv[:, 0]
+            frames = context if context_kv is None else context_kv[:, 0]
             context_mask = create_bidirectional_mask(**masks, attention_mask=context_mask, encoder_hidden_states=frames)
         if real_tokens is not None:
             hidden_states = real_tokens.pack(hidden_states)
 
         all_states, all_attentions, all_cross = (), (), ()
-        for layer, layer_kv in zip(self.layers, context_kv.unbind(1), strict=True):
+        all_kv = [None] * len(self.layers) if context_kv is None else context_kv.unbind(1)
+        for layer, layer_kv in zip(self.layers, all_kv, strict=True):
             all_states += (hidden_states,)
             hidden_states, weights, cross_weights = layer(
                 hidden_states,
+                context,
                 layer_kv,
                 rotation,
                 causal_mask,

@@ -93,7 +93,10 @@ class _SwiGluLinear(torch.autograd.Function):
         x, gate = x_and_gate.chunk(2, dim=-1)
         with without_autocast(grad):
             grad_y, activated = grad @ weight, F.silu(gate)
-            grad_both = torch.cat([grad_y * activated, torch.ops.aten.silu_backward(grad_y.mul_(x), gate)], dim=-1)
+            grad_both = torch.empty_like(x_and_gate, memory_format=torch.contiguous_format)
+            grad_x, grad_gate = grad_both.chunk(2, dim=-1)
+            torch.mul(grad_y, activated, out=grad_x)
+            torch.ops.aten.silu_backward.grad_input(grad_y.mul_(x), gate, grad_input=grad_gate)
             grad_weight = grad.flatten(0, -2).T @ activated.mul_(x).flatten(0, -2)
         return grad_both, grad_weight
 

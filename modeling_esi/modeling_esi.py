@@ -246,6 +246,7 @@ class ESIModel(ESIPreTrainedModel):
                 self.context_head = nn.Linear(config.ecg_config.hidden_sizes[-1], width)
                 self.context_norm = nn.LayerNorm(width, bias=False)
         self.post_init()
+        self._no_split_modules -= _holders_of(self.get_input_embeddings(), self)
 
     def get_input_embeddings(self) -> nn.Module:
         return self.text_model.get_input_embeddings()
@@ -429,9 +430,9 @@ class ESIModel(ESIPreTrainedModel):
         copy gives the same output.
         """
         if self.config.decoder_config.ecg_context == "pooled":
-            return {"context_kv": self.decoder.project_context(ecg_state.unsqueeze(1)), "context_mask": None}
+            return {"context": ecg_state.unsqueeze(1), "context_mask": None}
         context = self.context_norm(self.context_head(ecg.last_hidden_state))
-        return {"context_kv": self.decoder.project_context(context), "context_mask": ecg.frame_mask}
+        return {"context": context, "context_mask": ecg.frame_mask}
 
     def _caption_loss(
         self,
@@ -478,6 +479,7 @@ class ESIModel(ESIPreTrainedModel):
         self._check_can_write(input_ids)
         ecg = self.ecg_model(input_values, lead_mask=lead_mask, sample_mask=sample_mask, return_dict=True)
         context = self._caption_context(ecg, self._ecg_state(ecg))
+        context["context_kv"] = self.decoder.project_context(context.pop("context"))
         if input_ids is None:
             shape, start = (len(input_values), 1), self.config.decoder_config.bos_token_id
             input_ids = torch.full(shape, start, dtype=torch.long, device=input_values.device)
@@ -521,6 +523,11 @@ def _without_pooler(text_model: PreTrainedModel) -> PreTrainedModel:
     if _can_pool(type(text_model)):
         text_model.pooler = None
     return text_model
+
+
+def _holders_of(table: nn.Module, model: nn.Module) -> set[str]:
+    """Names of the classes that hold the token table: it is read outside of them, so no engine may shard them alone."""
+    return {type(module).__name__ for module in model.modules() if table in module.children()}
 
 
 def _only_hidden_states(kwargs: dict[str, Any]) -> dict[str, Any]:

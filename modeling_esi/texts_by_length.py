@@ -12,6 +12,10 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils import ModelOutput
 
+#: Encoders that number the tokens from the first, whatever they are, so that embeddings do instead of ids. RoBERTa and
+#: its kin do not: they leave out padding as they count.
+COUNT_FROM_THE_FIRST = ("bert", "distilbert", "electra")
+
 
 def encode_by_length(
     text_model: PreTrainedModel,
@@ -25,7 +29,7 @@ def encode_by_length(
 
     The encoder runs `num_groups` times for any batch: where its weights are sharded over processes, each run is a
     collective, and processes may hold different numbers of rows. All rows go together where more than the last states
-    is asked for, and where no mask says where texts end or nothing is computed (meta tensors).
+    is asked for, and where no mask says where texts end.
 
     Args:
         is_real: `(B, T)` bool, false in what stands behind a text: states there are not needed.
@@ -36,19 +40,22 @@ def encode_by_length(
     """
     config = text_model.config
     is_whole = kwargs or config.output_hidden_states or config.output_attentions
-    if is_whole or num_groups == 1 or attention_mask is None or input_ids.is_meta:
+    if is_whole or num_groups == 1 or attention_mask is None:
         return text_model(input_ids=input_ids, attention_mask=attention_mask, return_dict=True, **kwargs)
     num_tokens = input_ids.shape[1]
     lengths = (is_real * torch.arange(1, num_tokens + 1, device=is_real.device)).amax(dim=1).clamp(min=1)
     order = lengths.argsort(descending=True, stable=True)
     groups = order.tensor_split(num_groups)
     longest = iter(torch.stack([lengths[rows[0]] for rows in groups if len(rows)]).tolist())
-    states = []
+    inputs, states = {"input_ids": input_ids, "attention_mask": attention_mask}, []
+    if config.model_type in COUNT_FROM_THE_FIRST:
+        # One look-up for all groups: its gradient is as large as the whole table.
+        inputs["inputs_embeds"] = text_model.get_input_embeddings()(inputs.pop("input_ids"))
     for rows in groups:
         length = next(longest, 1)
         stand_in = rows if len(rows) else order[:1]  # runs in place of an empty group, and is left out of the result
-        ids, mask = input_ids[stand_in, :length], attention_mask[stand_in, :length]
-        encoded = text_model(input_ids=ids, attention_mask=mask, return_dict=True).last_hidden_state[: len(rows)]
+        group = {name: tensor[stand_in, :length] for name, tensor in inputs.items()}
+        encoded = text_model(**group, return_dict=True).last_hidden_state[: len(rows)]
         states.append(F.pad(encoded, (0, 0, 0, num_tokens - length)))  # (b, length, E) -> (b, T, E)
     return BaseModelOutput(last_hidden_state=torch.cat(states)[order.argsort()])
 

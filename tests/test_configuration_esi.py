@@ -210,6 +210,7 @@ REFUSED = {
     "no contrastive loss": ({"contrastive_loss_weight": 0.0}, "got 0.0"),
     "a negative weight": ({"caption_loss_weight": -1.0}, "-1.0"),
     "a scale that starts above its maximum": ({"logit_scale_init_value": 5.0}, "4.6052, got 5.0"),
+    "no group of texts": ({"text_groups": 0}, "text_groups: expected at least 1, got 0"),
     "an unknown text encoder": ({"text_config": {"model_type": "biolink"}}, "biolink"),
 }  # fmt: skip
 

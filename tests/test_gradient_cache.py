@@ -13,7 +13,6 @@ from tiny_esi import TEXT, XRESNET, tiny_batch, tiny_esi
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from modeling_esi.losses import sigmoid_contrastive_loss
 from modeling_esi.training.gradient_cache import (
     cached_backward,
     chunk_rows,
@@ -110,22 +109,20 @@ def test_the_configuration_decides_what_the_loss_is(fields):
     torch.testing.assert_close(output.loss, expected.loss.detach(), rtol=1e-9, atol=1e-9)
 
 
-def sigmoid_model():
-    model = tiny_model(caption_loss_weight=0.0)
-    model.config.contrastive_loss_type = "sigmoid"
-    model.logit_bias = nn.Parameter(torch.tensor([-3.0], dtype=torch.float64))
-    return model
-
-
-def test_the_sigmoid_loss_has_a_bias_to_train():
-    batch, plain_model, model = model_batch(), sigmoid_model(), sigmoid_model()
-    output = plain_model(**batch)
-    embeds = output.ecg_embeds, output.text_embeds
-    scalars = plain_model.get_logit_scale(), plain_model.logit_bias
-    sigmoid_contrastive_loss(*embeds, *scalars, batch["text_key"]).backward()
-    cached = cached_step(model, batch, 4)[1]
-    assert gap(cached, gradients(plain_model), torch.float64) <= 1e-9
+@pytest.mark.parametrize("name", MODELS)
+def test_the_sigmoid_loss_has_a_bias_to_train(name):
+    fields = MODELS[name] | {"contrastive_loss_type": "sigmoid", "logit_bias_init_value": -3}
+    plain = plain_step(tiny_model(**fields), model_batch())[1]
+    cached = cached_step(tiny_model(**fields), model_batch(), 4)[1]
+    assert gap(cached, plain, torch.float64) <= 1e-9
     assert cached["logit_bias"].abs() > 0
+
+
+def test_logits_of_all_tokens_are_never_made():
+    model, made = tiny_model(), []
+    model.decoder.lm_head.register_forward_hook(lambda *_: made.append(1))
+    cached_step(model, model_batch(), 2)
+    assert made == []
 
 
 def test_inputs_may_be_few():
