@@ -22,11 +22,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from datasets_scripts.cqa.assistant import FALLBACKS, Options, describe_statements
-from datasets_scripts.cqa.generator import Generator, InferenceGenerator, LocalGenerator, check_may_send
+from datasets_scripts.cqa.generator import (
+    AnnouncedGenerator,
+    Generator,
+    InferenceGenerator,
+    LocalGenerator,
+    check_may_send,
+)
 from datasets_scripts.cqa.grounds import Grounds
+from datasets_scripts.cqa.passages import Passage
 from datasets_scripts.cqa.prompts import prompt_hash
 from datasets_scripts.cqa.provenance import not_understood_path, provenance_path, summary, write_results
-from datasets_scripts.cqa.retries import Backoff
+from datasets_scripts.cqa.retries import Backoff, call_patiently
 from datasets_scripts.cqa.retriever import Retriever
 from datasets_scripts.cqa.statement_lists import credentialed_columns, read_statements, statements_of_dataset
 
@@ -62,7 +69,7 @@ def _describe(arguments: argparse.Namespace) -> int:
     grounds = Grounds(_retriever(arguments))
     cache = arguments.cache or output.with_suffix(".answers.jsonl")
     start = time.monotonic()
-    results = describe_statements(statements, generator, grounds, cache, options, progress=True, announce=_tell)
+    results = describe_statements(statements, generator, grounds, cache, options, progress=True)
     settings = {"corpus_hash": grounds.corpus_hash} | ({"prompt_hash": prompt_hash()} if generator else {})
     write_results(results, output, settings)
     _tell(*summary(results, time.monotonic() - start, arguments.prices))
@@ -87,11 +94,14 @@ def _ask(arguments: argparse.Namespace) -> int:
     from datasets_scripts.cqa.ask import answer
 
     generator = _allowed_generator(arguments, [])
-    answered = answer(arguments.question, _retriever(arguments) or Retriever.build(_shipped()), generator)
+    retriever = _retriever(arguments) or Retriever.build(_shipped())
+    answered = call_patiently(lambda: answer(arguments.question, retriever, generator), Backoff())
     _tell(answered.text)
     for number, passage in enumerate(answered.passages, start=1):
         page = f"page {passage.page}" if passage.page is not None else ""
         _tell(f"[{number}] {', '.join(filter(None, (passage.title, passage.chapter, page, passage.source)))}")
+    if answered.not_covered:
+        _tell(f"Nothing was found on: {', '.join(answered.not_covered)}")
     return 0 if answered.passages else 1
 
 
@@ -115,7 +125,7 @@ def _allowed_generator(arguments: argparse.Namespace, credentialed: Sequence[str
         credentialed=credentialed,
         allow_credentialed=arguments.allow_credentialed,
     )
-    return generator
+    return AnnouncedGenerator(generator, _tell) if generator is not None and generator.is_remote else generator
 
 
 def _generator(arguments: argparse.Namespace) -> Generator | None:
@@ -155,7 +165,7 @@ def _retriever(arguments: argparse.Namespace) -> Retriever | None:
     return Retriever.build([*_shipped(), *read_corpus(arguments.corpus)], arguments.encoder, progress=True)
 
 
-def _shipped() -> list:
+def _shipped() -> list[Passage]:
     from datasets_scripts.cqa.corpus import knowledge_passages
 
     return knowledge_passages()

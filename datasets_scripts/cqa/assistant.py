@@ -9,7 +9,7 @@ help; or, without a model, by extraction alone. Whatever happens to a statement 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from os import PathLike
@@ -94,7 +94,6 @@ def describe_statements(
     cache_path: str | PathLike[str] | None = None,
     options: Options | None = None,
     progress: bool = False,
-    announce: Callable[[str], object] = lambda text: None,
 ) -> list[Described]:
     """What becomes of each distinct statement, in their order.
 
@@ -106,7 +105,6 @@ def describe_statements(
         cache_path: where answers of the model are kept; needed with a generator.
         options: see `Options`.
         progress: show a bar.
-        announce: is given the first messages that leave this machine, before they do.
 
     Raises:
         ValueError: for a generator without cache, or a cache that another run has.
@@ -121,7 +119,7 @@ def describe_statements(
     if cache_path is None:
         raise ValueError("cache_path: expected a file where answers are kept, got None")
     with AnswerCache(cache_path) as cache:
-        return _with_model(parsed, _Asking(generator, grounds, cache, options, announce), progress)
+        return _with_model(parsed, _Asking(generator, grounds, cache, options), progress)
 
 
 def _without_model(parsed: ParsedStatement, grounds: Grounds, options: Options) -> Described:
@@ -224,18 +222,10 @@ def _jobs(parsed: list[ParsedStatement], asking: _Asking, results: dict[int, Des
 class _Asking:
     """Asks the model about one statement at a time, from many threads."""
 
-    def __init__(
-        self,
-        generator: Generator,
-        grounds: Grounds,
-        cache: AnswerCache,
-        options: Options,
-        announce: Callable[[str], object],
-    ) -> None:
+    def __init__(self, generator: Generator, grounds: Grounds, cache: AnswerCache, options: Options) -> None:
         self.generator, self.grounds, self.cache, self.options = generator, grounds, cache, options
         self.stop = threading.Event()  # ends waiting threads, too
-        self._announce, self._lock = announce, threading.Lock()
-        self._announced, self._failures = False, 0
+        self._failures, self._lock = 0, threading.Lock()
         self._prompt_hash = prompt_hash()
 
     def ask(self, job: _Job) -> Described:
@@ -267,7 +257,6 @@ class _Asking:
         known = self.cache.answers(key)
         if attempt < len(known):
             return known[attempt].generated
-        self._show_first(messages)
         try:
             generated = call_patiently(lambda: self._generate(messages), self.options.backoff, self.stop.wait)
         except RefusedRequest as error:
@@ -295,13 +284,6 @@ class _Asking:
                 f"{error}; {failures} statements in a row had no answer. What was answered is kept: give the same "
                 "command again when the server is back"
             ) from error
-
-    def _show_first(self, messages: list[Message]) -> None:
-        with self._lock:
-            if self.generator.is_remote and not self._announced:
-                self._announced = True
-                told = "\n".join(f"{message['role']}: {message['content']}" for message in messages)
-                self._announce(f"The first message that goes to {self.generator.name}:\n{told}\n")
 
     def _judged(self, job: _Job, generated: Generated) -> tuple[Described | None, str]:
         """The description that an answer gives, or None and what is wrong with it."""

@@ -22,6 +22,7 @@ ALONE, AMONG_OTHERS, AS_CAUSE = 4, 2, 1
 SLOW_RESPONSE = "slow ventricular response"
 _ACUTE = re.compile(r"\b(?:acute|reciprocal|hyperacute)\b", re.IGNORECASE)
 _LATER = re.compile(r"\b(?:subacute|later on|later|chronic|persists?)\b", re.IGNORECASE)
+_PASSING = re.compile(r"\bsubacute\b|\bST (?:segment|elevation|depression)\b", re.IGNORECASE)  # gone when it is old
 _MEASURED = re.compile(r"\b(?:PR|QRS|QTc?)\b")
 _GENERAL_GROUPS = frozenset({"rhythm", "summary"})  # their pages tell normal values, which another finding may change
 _SINGLE_BEATS = frozenset({"ectopy"})  # these change a few beats, not the rhythm
@@ -124,7 +125,7 @@ def _fit_of_age(sentence: str, age: str) -> int:
         return 0
     acute, later = bool(_ACUTE.search(sentence)), bool(_LATER.search(sentence))
     if age == "old":
-        return _UNFIT if acute else 0
+        return _UNFIT if acute or _PASSING.search(sentence) else 0
     return {"acute": acute + _UNFIT * later, "recent": acute}.get(age.rpartition(" ")[2], 0)
 
 

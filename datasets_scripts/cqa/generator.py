@@ -11,15 +11,16 @@ import ipaddress
 import os
 import threading
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from time import time
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from huggingface_hub import InferenceClient
+from huggingface_hub import InferenceClient, is_offline_mode
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, InferenceTimeoutError
+from huggingface_hub.utils import get_session
 
 Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": ...}
 CUT_SHORT = "length"  # the finish reason of an answer that was cut
@@ -107,6 +108,8 @@ class InferenceGenerator:
 
     def generate(self, messages: list[Message]) -> Generated:
         """The first choice of the server. Raises TemporaryFailure or RefusedRequest."""
+        if not self.is_remote and is_offline_mode():
+            _let_loopback_pass()
         try:
             answer = self._client.chat_completion(messages, model=self._model, **self._options)
         except InferenceTimeoutError as error:
@@ -159,6 +162,24 @@ class LocalGenerator:
         ended = len(said) > 0 and int(said[-1]) in (ends if isinstance(ends, list) else [ends])
         text = self._tokenizer.decode(said, skip_special_tokens=True)
         return Generated(text, num_asked, len(said), "stop" if ended else CUT_SHORT)
+
+
+class AnnouncedGenerator:
+    """A model elsewhere, whose first message is shown before it is sent."""
+
+    def __init__(self, generator: Generator, announce: Callable[[str], object]) -> None:
+        self.name, self.is_remote = generator.name, generator.is_remote
+        self._generator, self._announce = generator, announce
+        self._announced, self._lock = False, threading.Lock()
+
+    def generate(self, messages: list[Message]) -> Generated:
+        """The answer of the model. Raises TemporaryFailure or RefusedRequest."""
+        with self._lock:
+            if not self._announced:
+                told = "\n".join(f"{message['role']}: {message['content']}" for message in messages)
+                self._announce(f"The first message that goes to {self.name}:\n{told}\n")
+            self._announced = True
+        return self._generator.generate(messages)
 
 
 class RemoteNotAllowed(PermissionError):
@@ -214,6 +235,26 @@ def seconds_to_wait(retry_after: str | None) -> float | None:
         return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time())
     except ValueError:
         return None
+
+
+class _UnlessLoopback:
+    """The request hooks of the Hub's client, passed over on the way to this machine."""
+
+    def __init__(self, hooks: Sequence[Callable[[Any], object]]) -> None:
+        self._hooks = hooks
+
+    def __call__(self, request: Any) -> None:
+        if not is_on_this_machine(str(request.url)):
+            for hook in self._hooks:
+                hook(request)
+
+
+def _let_loopback_pass() -> None:
+    """HF_HUB_OFFLINE stops every request of the Hub's client; what stays on this machine needs no network."""
+    client = get_session()
+    hooks = client.event_hooks["request"]
+    if not any(isinstance(hook, _UnlessLoopback) for hook in hooks):
+        client.event_hooks = {**client.event_hooks, "request": [_UnlessLoopback(hooks)]}
 
 
 def _is_loopback(host: str) -> bool:

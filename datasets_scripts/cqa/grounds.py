@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from datasets_scripts.cqa.corpus import Passage, corpus_hash, knowledge_passages
@@ -19,6 +21,12 @@ WAVEFORM = "Waveform"
 SEARCHED = 20  # passages among which those of the books are looked for
 
 
+@lru_cache(maxsize=1)
+def _shipped() -> tuple[Mapping[str, KnowledgePage], tuple[Passage, ...]]:
+    """The shipped base as pages and as passages; read once."""
+    return MappingProxyType(load_knowledge()), tuple(knowledge_passages())
+
+
 class Grounds:
     """The shipped base, and an index of books where there is one.
 
@@ -33,8 +41,7 @@ class Grounds:
     """
 
     def __init__(self, retriever: Retriever | None = None, num_hits: int = 2) -> None:
-        self.pages: Mapping[str, KnowledgePage] = load_knowledge()
-        shipped = knowledge_passages()
+        self.pages, shipped = _shipped()
         books = [] if retriever is None else [passage for passage in retriever.passages if not passage.finding]
         self.corpus_hash = corpus_hash([*shipped, *books])[:16]
         self._sections: dict[str, list[Passage]] = {}

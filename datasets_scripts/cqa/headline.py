@@ -140,7 +140,8 @@ def _phrase(finding: ParsedFinding, pages: Mapping[str, KnowledgePage]) -> str:
         phrase += " in runs"
     if finding.rate_response:
         phrase += f" with {_rate(finding.rate_response)}"
-    if places := _places(finding):
+    places = _places(finding)
+    if places or finding.leads:
         phrase += f" in {_told_places(finding, places, pages)}"
     remarks = [_REMARKS.get(note, note) for note in finding.notes if note not in _SILENT_NOTES]
     if age and age not in _SOLID_AGES:
