@@ -32,24 +32,32 @@ from transformers import HfArgumentParser, PreTrainedTokenizerBase
 
 from datasets_scripts import LoadReport, label_prompts, load_ecg_dataset_with_report
 from datasets_scripts.loading import NoRecordsError
-from datasets_scripts.preparation.record_reader import RecordReader
 from modeling_esi import ESIConfig, ESIFeatureExtractor, ESIModel, ESIOutput, ESIProcessor
 from modeling_esi.configuration_esi import VARIANT_SCALING
 from modeling_esi.evaluation.door_check import refused_rows
-from modeling_esi.evaluation.held_out_losses import held_out_losses, held_out_outputs, key_numbers
+from modeling_esi.evaluation.held_out_losses import held_out_losses, held_out_outputs
 from modeling_esi.evaluation.retrieval import retrieval
 from modeling_esi.evaluation.zero_shot import zero_shot
 from modeling_esi.hub import push_folder, write_model_card
-from modeling_esi.training.augmentation import jitter_and_gain
-from modeling_esi.training.batches import Position, StepBatch, StepReader, TrainingOrder, read_ahead
-from modeling_esi.training.checkpoints import ResumeError, only_run_in, save_checkpoint, write_finished
+from modeling_esi.training.augmentation import SignalAugmentation
+from modeling_esi.training.batches import Position, StepReader, TrainingOrder, read_ahead
+from modeling_esi.training.checkpoints import (
+    ResumeError,
+    keep_in_checkpoints,
+    only_run_in,
+    save_checkpoint,
+    write_finished,
+)
 from modeling_esi.training.devices import (
     choose_precision,
     compile_parts,
+    refuse_sharded,
     set_cpu_threads,
     whole_model,
     with_shared_batch_norm,
 )
+from modeling_esi.training.door import TrainingDoor, training_processor
+from modeling_esi.training.extra_terms import ExtraTerms
 from modeling_esi.training.gradient_cache import cached_backward
 from modeling_esi.training.health import LOSSES, CollapseWatch, StepMeter, contrast_size, is_broken, stop_at_broken_step
 from modeling_esi.training.resuming import begin_state, choose_start, go_on_from, remove_after
@@ -59,6 +67,7 @@ from modeling_esi.training.summary import card_facts, results_table, summary_lin
 from modeling_esi.training.text_encoder import TextEncoder, load_text_encoder
 from modeling_esi.training.text_from_scratch import small_bert_config, train_tokenizer
 from modeling_esi.training.training_log import TrainingLog
+from modeling_esi.training.weight_average import WeightAverage
 
 logger = logging.getLogger("train_accelerate")
 HERE = Path(__file__).resolve().parent
@@ -92,6 +101,7 @@ class ModelArguments:
     decoder_head_dim: int = field(default=64, metadata={"help": "width of one head"})
     drop_path_rate: float = field(default=0.0, metadata={"help": "stochastic depth in the ECG encoder"})
     caption_loss_weight: float = field(default=1.0, metadata={"help": "0 trains without a decoder"})
+    positives: str | None = field(default=None, metadata={"help": "pair, text_key, entailed; default: the variant's"})
     sampling_rate: float = field(default=500.0, metadata={"help": "Hz that the model sees"})
     duration: float = field(default=10.0, metadata={"help": "seconds that the model sees"})
     scaling: str | None = field(default=None, metadata={"help": "fixed, record, lead or none; default: the variant's"})
@@ -116,8 +126,14 @@ class DataArguments:
     dataset_options: dict | str | None = field(default=None, metadata={"help": "the source's own options, as JSON"})
     limit: int | None = field(default=None, metadata={"help": "keep at most so many records of each split"})
     text_augmentation: bool = field(default=True, metadata={"help": "leave out demographics and sentences at random"})
+    crop_duration: float | None = field(default=None, metadata={"help": "seconds seen in training; None: --duration"})
     jitter: float = field(default=0.003, metadata={"help": "mV of noise on every sample in training"})
     gain_jitter: float = field(default=0.003, metadata={"help": "relative gain noise on every lead in training"})
+    amplitude_jitter: float = field(default=0.0, metadata={"help": "std of the log of a factor on every lead"})
+    baseline_wander: float = field(default=0.0, metadata={"help": "mV, largest amplitude of slow waves"})
+    muscle_noise: float = field(default=0.0, metadata={"help": "mV, largest std of white noise on a lead"})
+    time_shift: float = field(default=0.0, metadata={"help": "seconds by which a record is turned at most"})
+    lead_dropout: float = field(default=0.0, metadata={"help": "share of the records that lose leads"})
     num_workers: int = field(default=0, metadata={"help": "processes that read records; 0 often wins on few cores"})
 
 
@@ -140,6 +156,9 @@ class TrainingArguments:
     warmup_ratio: float = field(default=0.1, metadata={"help": "share of the steps, warm-up of linear and cosine"})
     weight_decay: float = field(default=0.01, metadata={"help": "AdamW's, on matrices only"})
     max_grad_norm: float = field(default=1.0, metadata={"help": "clip gradients at this norm; 0 never"})
+    weight_average: float = field(default=0.0, metadata={"help": "decay of a mean of the weights, which is judged"})
+    masked_frames_weight: float = field(default=0.0, metadata={"help": "weight of guessing hidden frames"})
+    alignment_weight: float = field(default=0.0, metadata={"help": "weight of matching tokens with frames"})
     mixed_precision: str | None = field(default=None, metadata={"help": "no, fp16, bf16; default: bf16 on GPUs"})
     cpu_threads: int | None = field(default=None, metadata={"help": "threads on a CPU; default: its cores, shared out"})
     seed: int = field(default=42, metadata={"help": "the same seed gives the same weights"})
@@ -180,6 +199,11 @@ def parse_arguments(argv: list[str]) -> tuple[ModelArguments, DataArguments, Tra
         data.dataset_options |= {"meta_path": data.meta_path, "file_path": data.file_path}
     if data.dataset is None:
         sys.exit("--dataset: none given. Start from a recipe (--config recipes/demo.yaml), or name ptb_xl or esi_csv.")
+    if training.alignment_weight and training.contrastive_chunk_size:
+        sys.exit(
+            "--alignment_weight contrasts the texts with the ECGs that are in memory; with --contrastive_chunk_size "
+            "these are those of a chunk, which is another loss. Give one of the two."
+        )
     if training.push_to_hub and not (training.hub_model_id and training.license):
         sys.exit("--push_to_hub needs --hub_model_id name/repository and --license (the weights' and their data's).")
     return model, data, training
@@ -247,14 +271,13 @@ def load_prompts(data: DataArguments, train: datasets.Dataset) -> dict[str, list
     return label_prompts(data.dataset, **options)
 
 
-def door_and_tokens(
-    batch: StepBatch, processor: ESIProcessor, data: DataArguments, device: torch.device
-) -> dict[str, torch.Tensor]:
-    """Model inputs of a training batch, on the device: random crop, augmented signal, tokens."""
-    augment = jitter_and_gain(data.jitter, data.gain_jitter) if data.jitter or data.gain_jitter else None
-    generator = batch.crop_generator()
-    inputs = processor(batch.records, batch.texts, crop="random", generator=generator, augment=augment, device=device)
-    return {**inputs, "text_key": torch.from_numpy(batch.text_keys).to(device, non_blocking=True)}
+def build_training_door(processor: ESIProcessor, data: DataArguments, device: torch.device) -> TrainingDoor:
+    """What training alone sees of a record: short crops, augmented signals, fewer leads."""
+    augmentation = SignalAugmentation(
+        data.jitter, data.gain_jitter, amplitude=data.amplitude_jitter, wander=data.baseline_wander,
+        muscle=data.muscle_noise, shift=data.time_shift,
+    )  # fmt: skip
+    return TrainingDoor(training_processor(processor, data.crop_duration), augmentation, data.lead_dropout, device)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -287,6 +310,7 @@ def build_model(
         },
         projection_dim=model.projection_dim,
         caption_loss_weight=model.caption_loss_weight,
+        **({} if model.positives is None else {"positives": model.positives}),
     )
     return ESIModel(config, text_model), tokenizer
 
@@ -296,13 +320,20 @@ def first_known(*token_ids: int | None) -> int | None:
 
 
 def losses_and_gradients(
-    model: nn.Module, inputs: dict[str, torch.Tensor], training: TrainingArguments, accelerator: Accelerator
-) -> ESIOutput:
+    model: nn.Module, inputs: dict[str, torch.Tensor], extra: ExtraTerms | None, training: TrainingArguments,
+    accelerator: Accelerator,
+) -> ESIOutput:  # fmt: skip
     """Forward and backward, of the batch at once or (GradCache) in chunks, with the same gradients."""
+    seen, extra_terms = extra.of_step(inputs) if extra else (inputs, None)
     if training.contrastive_chunk_size:
-        return cached_backward(model, inputs, training.contrastive_chunk_size, accelerator.backward)
-    output = model(**inputs, return_loss=True)
-    accelerator.backward(output.loss)
+        output = cached_backward(model, seen, training.contrastive_chunk_size, accelerator.backward, extra_terms)
+    else:
+        output = model(**seen, return_loss=True)
+        if extra_terms:
+            output.loss = output.loss + extra_terms(output, slice(None))
+        accelerator.backward(output.loss)
+    if extra:
+        extra.average_gradients(accelerator)
     return output
 
 
@@ -371,6 +402,8 @@ def start_accelerator(training: TrainingArguments) -> Accelerator:
             f"{launched} processes were started, but each would train alone. Without GPUs: "
             f"ACCELERATE_USE_CPU=true torchrun --nproc_per_node {launched} train_accelerate.py ..."
         )
+    refuse_sharded(accelerator, weight_average=training.weight_average, alignment_weight=training.alignment_weight,
+                   masked_frames_weight=training.masked_frames_weight)  # fmt: skip
     if accelerator.gradient_accumulation_steps > 1:
         sys.exit(f"gradient_accumulation_steps of accelerate: {REFUSED['gradient_accumulation_steps']}")
     set_cpu_threads(accelerator, training.cpu_threads)
@@ -438,7 +471,13 @@ def train(
     if model_args.compile:
         compile_parts(raw_model, accelerator.device)
     processor = ESIProcessor(feature_extractor, tokenizer, max_text_length=model_args.max_text_length)
-    model, optimizer = accelerator.prepare(raw_model, build_optimizer(raw_model, training.lr, training.weight_decay))
+    extra = ExtraTerms.build(raw_model.config, training.masked_frames_weight, training.alignment_weight,
+                             training.seed, accelerator)  # fmt: skip
+    learning = nn.ModuleList([raw_model, extra]) if extra else raw_model
+    model, optimizer = accelerator.prepare(raw_model, build_optimizer(learning, training.lr, training.weight_decay))
+    average = WeightAverage(raw_model, training.weight_average) if training.weight_average else None
+    if average:
+        keep_in_checkpoints(accelerator, "weight_average", average)
     order = TrainingOrder(len(splits["train"]), training.batch_size, training.epochs, training.seed,
                           accelerator.process_index, accelerator.num_processes)  # fmt: skip
     schedule = build_schedule(training, order)
@@ -451,8 +490,9 @@ def train(
         remove_after(output_dir, position.step)
     log = TrainingLog(accelerator, flags, state["settings"], position.step)
     watch = CollapseWatch(contrast_size(raw_model.config, order), schedule.warmup_steps)
-    reader = StepReader(RecordReader(splits["train"]), key_numbers(splits["train"]["text_key"]),
-                        data_args.text_augmentation, training.seed, accelerator.process_index)  # fmt: skip
+    door = build_training_door(processor, data_args, accelerator.device)
+    reader = StepReader.of(splits["train"], data_args.text_augmentation, training.seed, accelerator.process_index,
+                           reads_statements=raw_model.config.positives == "entailed")  # fmt: skip
     batches = read_ahead(reader, islice(order.steps(position), last_step - position.step), data_args.num_workers)
     progress = tqdm(total=last_step, initial=position.step, disable=not accelerator.is_main_process, desc="steps")
     meter, agreement = StepMeter(), Agreement()
@@ -462,7 +502,7 @@ def train(
         if is_validation_due(batch.position, training):
             signals.release()  # nothing is lost: a checkpoint was just written
             with meter.paused():
-                whole = whole_model(accelerator, model, raw_model)
+                whole = whole_model(accelerator, model, raw_model, average)
                 held_out = first_rows(splits["validation"], training.eval_limit)
                 results = evaluate(whole, processor, held_out, prompts, training, accelerator, "validation/")
             watch.look_at_validation(results)
@@ -473,14 +513,16 @@ def train(
             signals.hold()
 
         torch.manual_seed(batch.seed)
-        inputs = door_and_tokens(batch, processor, data_args, accelerator.device)
+        inputs = door(batch)
         lr = training.lr * schedule.factor(order.schedule_step(batch.position))
         for group in optimizer.param_groups:
             group["lr"] = lr
-        output = losses_and_gradients(model, inputs, training, accelerator)
+        output = losses_and_gradients(model, inputs, extra, training, accelerator)
         grad_norm = accelerator.clip_grad_norm_(model.parameters(), training.max_grad_norm or math.inf)
         optimizer.step()
         optimizer.zero_grad()
+        if average:
+            average.update(raw_model)
         position = order.after(batch.position)
         progress.update()
         meter.add(inputs, output, grad_norm)
@@ -508,7 +550,7 @@ def train(
     model.eval()
 
     # 4. Judge on the held-out test split, beside the same architecture with random weights
-    whole = whole_model(accelerator, model, raw_model)
+    whole = whole_model(accelerator, model, raw_model, average)
     results = evaluate(whole, processor, splits["test"], prompts, training, accelerator, "test/")
     set_seed(training.seed)
     untrained = ESIModel(raw_model.config).to(accelerator.device).eval()

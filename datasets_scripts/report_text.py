@@ -194,6 +194,9 @@ def told_waveforms(texts: Iterable[str], statements: Iterable[Sequence[str]]) ->
         texts: of a data set's records, whose templates were made with one dictionary. Reports are passed over.
         statements: of the same records.
     """
+    texts = list(texts)
+    if not any(WAVEFORMS in text for text in texts):
+        return {}
     always: dict[str, list[str]] = {}
     for text, names in zip(texts, statements, strict=True):
         told, descriptions = split_waveforms(text)

@@ -14,7 +14,10 @@ import torch
 
 from datasets_scripts import load_ecg_dataset
 from datasets_scripts.preparation.record_reader import RecordReader
+from datasets_scripts.report_text import choose_text
+from modeling_esi.losses import entailed_pairs
 from modeling_esi.training.batches import Position, StepReader, TrainingOrder, read_ahead, records_hash
+from modeling_esi.training.entailment import found_in, said_in, statement_numbers
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -122,6 +125,34 @@ def test_a_step_reads_what_its_numbers_say_whatever_ran_before(dataset):
     assert first.seed != step_reader(dataset, rank=1)[step].seed  # ranks draw apart
     plain = step_reader(dataset, text_augmentation=False)[step]
     assert plain.texts == [dataset[7]["text"], dataset[2]["text"]] and plain.seed == first.seed
+
+
+def test_a_step_tells_what_its_texts_say_and_who_has_it(dataset):
+    step = (Position(step=4), [7, 2, 5])
+    assert step_reader(dataset)[step].positives().keys() == {"text_key"}
+    batch = step_reader(dataset, reads_statements=True)[step]
+    said = [said_in(record, text) for record, text in zip(batch.records, batch.texts, strict=True)]
+    assert torch.equal(batch.text_statements, statement_numbers(said)) and all(said)
+    assert torch.equal(batch.ecg_statements, statement_numbers([found_in(record) for record in batch.records]))
+    assert entailed_pairs(batch.text_statements, batch.ecg_statements).diagonal().all()
+    assert batch.texts == step_reader(dataset)[step].texts  # to look is to change nothing
+    positives = StepReader.of(dataset, True, 5, 0, reads_statements=True)[step].positives()
+    assert torch.equal(positives["ecg_statements"], batch.ecg_statements)
+
+
+def test_varied_texts_take_their_descriptions_from_the_texts_of_the_split(dataset):
+    look = {"sinus rhythm": "P before each QRS", "normal ecg": "nothing to see"}
+
+    def described(row):
+        statements = ["sinus rhythm", *(["normal ECG"] if row["record_id"][-1] in "02468" else [])]
+        fields = row | {"statements": statements}
+        return fields | {"text": choose_text(fields, "statements", look)}
+
+    reader = StepReader.of(dataset.map(described, load_from_cache_file=False), True, 5, 0, reads_statements=False)
+    assert reader.waveforms == look
+    texts = [text for step in range(20) for text in reader[Position(step=step), range(11)].texts]
+    assert any(text.endswith("normal ECG.\nPotential ECG waveforms:\nnothing to see") for text in texts)
+    assert any("waveforms" not in text for text in texts)
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])

@@ -84,6 +84,10 @@ def test_the_loss_counts_hidden_frames_of_present_leads_alone_by_hand():
     both = part(torch.zeros(1, 2, 1), signal, hidden)
     assert both.item() == pytest.approx((error_0 + 25.0) / 2, abs=1e-5)
     assert part(torch.zeros(1, 2, 1), signal, torch.zeros(1, 2, dtype=torch.bool)).item() == 0.0
+    padded = part(torch.zeros(1, 2, 1), signal, hidden, frame_mask=torch.tensor([[True, False]]))
+    assert padded.item() == 0.0
+    batch = torch.cat([signal, signal]), torch.cat([hidden, torch.zeros_like(hidden)])
+    assert part(torch.zeros(2, 2, 1), *batch).item() == pytest.approx((error_0 + 25.0) / 4, abs=1e-5)
 
 
 def test_masked_frames_refuse_a_share_that_makes_no_sense():
@@ -169,6 +173,6 @@ def test_weight_average_goes_on_where_it_was_and_copies_what_is_no_number():
     assert all(torch.equal(value, other.weights()[name]) for name, value in one.weights().items())
     assert one.weights()["1.num_batches_tracked"] == 6
     with pytest.raises(ValueError, match="other names"):
-        one.load_state_dict({"num_updates": 1, "average": {"weight": torch.zeros(1)}})
+        one.load_state_dict({"num_updates": torch.tensor(1), "average.weight": torch.zeros(1)})
     with pytest.raises(ValueError, match="expected 0 <= decay < 1"):
         WeightAverage(model, 1.0)

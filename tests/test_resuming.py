@@ -15,6 +15,7 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
 
+from modeling_esi import ESIProcessor
 from modeling_esi.training import resuming
 from modeling_esi.training.batches import Position, TrainingOrder
 from modeling_esi.training.checkpoints import ResumeError, save_checkpoint, write_finished
@@ -182,7 +183,8 @@ for line in sys.stdin:
 COMMAND = (
     f"--config {ROOT}/recipes/demo.yaml --limit 9 --batch_size 3 --epochs 6 --lr 1e-3 --duration 2.5 "
     "--decoder_layers 1 --scratch_layers 1 --eval_batch 4 --eval_epochs 2 --cpu_threads 1 --num_reports 0 --seed 7 "
-    "--logging_steps 2 --save_steps 2"
+    "--logging_steps 2 --save_steps 2 --crop_duration 1.5 --positives entailed --weight_average 0.9 "
+    "--masked_frames_weight 0.3"
 ).split()
 
 
@@ -289,6 +291,37 @@ def kill_again_and_again(starter, tmp_path, expected, num_kills, seed, check):
         finished += 1
         check(folder, expected)
     return killed
+
+
+def test_the_parts_of_the_method_are_in_the_checkpoints_and_the_average_in_the_folder(undisturbed):
+    last = undisturbed / "checkpoint-18"
+    average, weights = load_file(last / "weight_average.safetensors"), load_file(undisturbed / "model.safetensors")
+    assert average.pop("num_updates") == 18
+    trained = load_file(last / "model.safetensors")
+    for name, value in weights.items():  # judged and saved is the mean, not the last step
+        assert torch.equal(value, average[f"average.{name}"])
+    assert not all(torch.equal(value, trained[name]) for name, value in weights.items())
+    heads = load_file(last / "extra_terms.safetensors")
+    assert heads.keys() == {"masked_frames.head.weight", "masked_frames.head.bias"} and not heads.keys() & weights
+    assert not list(last.glob("custom_checkpoint*"))  # which would be pickles
+    assert json.loads((undisturbed / "config.json").read_text())["positives"] == "entailed"
+    assert ESIProcessor.from_pretrained(undisturbed).feature_extractor.duration == 2.5  # training saw 1.5 s
+
+
+EVERY_PART = (
+    "--max_steps 2 --amplitude_jitter 0.2 --baseline_wander 0.5 --muscle_noise 0.2 --time_shift 0.3 "
+    "--lead_dropout 0.5 --alignment_weight 0.2"
+).split()
+
+
+def test_the_same_seed_gives_the_same_weights_with_every_part_of_the_method(starter, tmp_path):
+    folders = [tmp_path / "one", tmp_path / "other"]
+    for folder in folders:
+        starter.start("--output_dir", folder, *EVERY_PART)
+        assert starter.ended() == 0, starter.output.read_text()[-3000:]
+    assert_same(*folders)
+    heads = load_file(folders[0] / "checkpoint-2" / "extra_terms.safetensors")
+    assert {name.split(".")[0] for name in heads} == {"masked_frames", "alignment"}
 
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes through /proc")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,7 +15,13 @@ from torch.utils.data import DataLoader
 
 from datasets_scripts.preparation.record_reader import RecordReader
 from datasets_scripts.records import ECGRecord
-from datasets_scripts.report_text import augment_text
+from datasets_scripts.report_text import augment_text, told_waveforms
+from modeling_esi.evaluation.held_out_losses import key_numbers
+
+from .entailment import found_in, said_in, statement_numbers
+
+if TYPE_CHECKING:
+    import datasets
 
 
 @dataclass(frozen=True)
@@ -111,7 +117,10 @@ class TrainingOrder:
 
 @dataclass
 class StepBatch:
-    """What one step reads. Every step draws from a seed of its own, so that a resumed run repeats it exactly."""
+    """What one step reads. Every step draws from a seed of its own, so that a resumed run repeats it exactly.
+
+    `text_statements`, `ecg_statements`: what the texts say, and all that is known of the ECGs (`statement_numbers`).
+    """
 
     position: Position
     records: list[ECGRecord]
@@ -119,9 +128,17 @@ class StepBatch:
     text_keys: np.ndarray
     seed: int  # of all that torch draws in this step: noise, dropout
     crop_seed: int
+    text_statements: torch.Tensor | None = None
+    ecg_statements: torch.Tensor | None = None
 
     def crop_generator(self) -> torch.Generator:
         return torch.Generator().manual_seed(self.crop_seed)
+
+    def positives(self) -> dict[str, torch.Tensor]:
+        """What decides which texts are true of which ECGs, as `ESIModel.forward` takes it."""
+        known = {"text_statements": self.text_statements, "ecg_statements": self.ecg_statements}
+        read = {name: value for name, value in known.items() if value is not None}
+        return {"text_key": torch.from_numpy(self.text_keys), **read}
 
     def record_ids(self) -> list[str]:
         return [record.record_id for record in self.records]
@@ -136,6 +153,8 @@ class StepReader:
         text_keys: `(N,)` int64, equal for records with equal statements.
         text_augmentation: vary the texts.
         seed, rank: with the step, what every draw depends on.
+        reads_statements: tell what the texts say, and what is known of the ECGs.
+        waveforms: descriptions of statements (`told_waveforms`), from which varied texts take theirs.
     """
 
     reader: RecordReader
@@ -143,14 +162,32 @@ class StepReader:
     text_augmentation: bool
     seed: int
     rank: int
+    reads_statements: bool = False
+    waveforms: Mapping[str, str] | None = None
+
+    @classmethod
+    def of(
+        cls, train: datasets.Dataset, text_augmentation: bool, seed: int, rank: int, reads_statements: bool
+    ) -> StepReader:
+        """A reader of the training split, with what has to be known of all its texts."""
+        waveforms = told_waveforms(train["text"][:], train["statements"][:]) if text_augmentation else None
+        keys = key_numbers(train["text_key"])
+        return cls(RecordReader(train), keys, text_augmentation, seed, rank, reads_statements, waveforms)
 
     def __getitem__(self, step: tuple[Position, Sequence[int]]) -> StepBatch:
         position, rows = step
         rng = np.random.default_rng([self.seed, position.step, self.rank])
         seed = int(rng.integers(2**62))
         records = self.reader.records(rows)
-        texts = [augment_text(record, rng) if self.text_augmentation else record.text for record in records]
-        return StepBatch(position, records, texts, self.text_keys[rows], seed, int(rng.integers(2**62)))
+        texts = [record.text for record in records]
+        if self.text_augmentation:
+            texts = [augment_text(record, rng, waveforms=self.waveforms) for record in records]
+        batch = StepBatch(position, records, texts, self.text_keys[rows], seed, int(rng.integers(2**62)))
+        if self.reads_statements:
+            said = [said_in(record, text) for record, text in zip(records, texts, strict=True)]
+            batch.text_statements = statement_numbers(said)
+            batch.ecg_statements = statement_numbers([found_in(record) for record in records])
+        return batch
 
 
 def read_ahead(

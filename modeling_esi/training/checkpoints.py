@@ -14,9 +14,11 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from accelerate import Accelerator
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +66,38 @@ def save_checkpoint(
         for old in earlier[:-save_total_limit]:
             remove(old)
     accelerator.wait_for_everyone()
+
+
+class Stateful(Protocol):
+    """What can be in a checkpoint beside model and optimizer: its state is tensors by name."""
+
+    def state_dict(self) -> dict[str, Tensor]: ...
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> Any: ...
+
+
+def keep_in_checkpoints(accelerator: Accelerator, name: str, part: Stateful) -> None:
+    """Have `part` in every checkpoint from now on, as `NAME.safetensors`, and read back with it.
+
+    (What accelerate itself offers for this is a pickle.) Reading one that lacks it raises ResumeError.
+    """
+    file = f"{name}.safetensors"
+
+    def save(models: list[Any], weights: list[Any], folder: str) -> None:
+        if accelerator.is_main_process:
+            save_file({key: value.detach().cpu().contiguous() for key, value in part.state_dict().items()},
+                      Path(folder) / file)  # fmt: skip
+
+    def load(models: list[Any], folder: str) -> None:
+        if not (Path(folder) / file).is_file():
+            raise ResumeError(
+                f"--resume_from_checkpoint: {folder} holds no {file}: its run had other flags. Give the "
+                "same ones, or --resume_from_checkpoint none to start anew."
+            )
+        part.load_state_dict(load_file(Path(folder) / file))
+
+    accelerator.register_save_state_pre_hook(save)
+    accelerator.register_load_state_pre_hook(load)
 
 
 def write_finished(output_dir: Path, state: Mapping[str, Any]) -> None:

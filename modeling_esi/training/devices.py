@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 
 import torch
 from accelerate import Accelerator
@@ -9,6 +10,8 @@ from accelerate.utils import DistributedType
 from torch import nn
 
 from modeling_esi.modeling_esi import ESIModel
+
+from .weight_average import WeightAverage
 
 logger = logging.getLogger(__name__)
 
@@ -53,8 +56,27 @@ def compile_parts(model: ESIModel, device: torch.device) -> None:
             part.compile()
 
 
-def whole_model(accelerator: Accelerator, model: nn.Module, raw_model: ESIModel) -> ESIModel:
-    """The trained model on every process, also where each holds but a shard of it (FSDP). Every process must call."""
+def refuse_sharded(accelerator: Accelerator, **weights: float) -> None:
+    """End where a part of the training that needs whole weights is asked for (its weight is not 0) under FSDP."""
+    asked = [f"--{name}" for name, weight in weights.items() if weight]
+    if asked and accelerator.distributed_type == DistributedType.FSDP:
+        sys.exit(
+            f"{', '.join(asked)}: expected whole weights on every process, got FSDP, which holds shards. Train with "
+            "DDP (recipes/accelerate/4_gpus.yaml), or without."
+        )
+
+
+def whole_model(
+    accelerator: Accelerator, model: nn.Module, raw_model: ESIModel, average: WeightAverage | None = None
+) -> ESIModel:
+    """The model to be judged, on every process, also where each holds but a shard of it (FSDP).
+
+    With an `average`, a model with the averaged weights; otherwise the trained one. Every process must call it.
+    """
+    if average is not None:
+        averaged = ESIModel(raw_model.config).to(accelerator.device)
+        averaged.load_state_dict(average.weights())
+        return averaged.eval()
     if accelerator.distributed_type != DistributedType.FSDP:
         return raw_model
     state = accelerator.get_state_dict(model)  # on the main process

@@ -19,7 +19,7 @@ def multi_positive_loss(logits_per_text: Tensor, positives: Tensor) -> Tensor:
 
     Args:
         logits_per_text: `(texts, ECGs)`, scaled cosines.
-        positives: `(texts, ECGs)` bool, at least one in every row and column (`entailment.entailed_pairs`).
+        positives: `(texts, ECGs)` bool, at least one in every row and column (`losses.positive_pairs`).
     """
     logits, targets = logits_per_text.float(), positives.float()
     of_text = F.cross_entropy(logits, targets / targets.sum(dim=1, keepdim=True))
@@ -81,22 +81,35 @@ class MaskedFrames(nn.Module):
         gone = F.pad(gone, (0, samples - gone.shape[1]))
         return input_values.masked_fill(gone.unsqueeze(1), 0.0), hidden
 
-    def forward(self, frames: Tensor, input_values: Tensor, hidden: Tensor, lead_mask: Tensor | None = None) -> Tensor:
-        """Mean squared error on the hidden samples of present leads, each frame of a lead in units of its own spread.
+    def forward(
+        self,
+        frames: Tensor,
+        input_values: Tensor,
+        hidden: Tensor,
+        lead_mask: Tensor | None = None,
+        frame_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Squared error on the hidden samples of present leads, each frame of a lead in units of its own spread.
 
-        `frames (B, F, H)` of the hidden signals; `input_values (B, 12, S)` before hiding; `hidden (B, F)`.
+        Mean over the samples of a record, then over records, of which those without a hidden frame count as 0: so
+        chunks of a batch add up to the batch.
+
+        `frames (B, F, H)` of the hidden signals; `input_values (B, 12, S)` before hiding; `hidden (B, F)`; `lead_mask
+        (B, 12)` and `frame_mask (B, F)`, true where there is something to tell.
         """
-        batch, leads, _ = input_values.shape
-        num_frames = frames.shape[1]
+        batch, leads, samples = input_values.shape
+        num_frames = min(frames.shape[1], samples // self.stride)
         patches = input_values[..., : num_frames * self.stride].unflatten(2, (num_frames, self.stride))
         targets = patches.permute(0, 2, 1, 3).float()  # (B, leads, F, stride) -> (B, F, leads, stride)
         targets = (targets - targets.mean(-1, keepdim=True)) / (targets.var(-1, keepdim=True) + 1e-2).sqrt()
-        guess = self.head(frames).float().view(batch, num_frames, leads, self.stride)
+        guess = self.head(frames[:, :num_frames]).float().view(batch, num_frames, leads, self.stride)
         errors = (guess - targets).square().mean(-1)
         counted = hidden[:, :num_frames, None].expand_as(errors)
         if lead_mask is not None:
             counted = counted & lead_mask[:, None, :]
-        return (errors * counted).sum() / counted.sum().clamp(min=1)
+        if frame_mask is not None:
+            counted = counted & frame_mask[:, :num_frames, None]
+        return ((errors * counted).sum(dim=(1, 2)) / counted.sum(dim=(1, 2)).clamp(min=1)).mean()
 
 
 # ----- tokens and frames ---------------------------------------------------------------------------------------------

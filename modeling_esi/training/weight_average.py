@@ -21,8 +21,8 @@ class WeightAverage:
     >>> layer = nn.Linear(1, 1, bias=False)
     >>> average = WeightAverage(layer, decay=0.5)
     >>> average.update(layer)
-    >>> average.state_dict()["num_updates"]
-    1
+    >>> sorted(average.state_dict())
+    ['average.weight', 'num_updates']
     """
 
     def __init__(self, model: nn.Module, decay: float = 0.999):
@@ -47,14 +47,18 @@ class WeightAverage:
         """The averaged weights, for `model.load_state_dict`; these are the average itself, not a copy."""
         return self._average
 
-    def state_dict(self) -> dict[str, object]:
-        """What a resumed run needs."""
-        return {"num_updates": self.num_updates, "average": self._average}
+    def state_dict(self) -> dict[str, Tensor]:
+        """What a resumed run needs: tensors alone, so that it is stored without pickle."""
+        return {"num_updates": torch.tensor(self.num_updates), **self._named()}
 
-    def load_state_dict(self, state: dict[str, object]) -> None:
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Go on from `state_dict`. Raises ValueError where the names of weights differ."""
-        if state["average"].keys() != self._average.keys():
+        average = self._named()
+        if state.keys() != average.keys() | {"num_updates"}:
             raise ValueError("average: expected the weights of this model, got other names; resume the same model.")
-        self.num_updates = state["num_updates"]
-        for name, value in state["average"].items():
-            self._average[name].copy_(value)
+        self.num_updates = int(state["num_updates"])
+        for name, value in average.items():
+            value.copy_(state[name])
+
+    def _named(self) -> dict[str, Tensor]:
+        return {f"average.{name}": value for name, value in self._average.items()}
