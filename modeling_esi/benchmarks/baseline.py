@@ -5,6 +5,8 @@ Parameters have `ESIModel`'s names, so that its weights load. The text encoder i
 attention.
 """
 
+import copy
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -155,9 +157,10 @@ class Baseline(nn.Module):
         super().__init__()
         width, decoder = config.hidden_size, config.decoder_config
         self.pad_token_id = decoder.pad_token_id
-        config.text_config._attn_implementation = "eager"
+        text_config = copy.deepcopy(config.text_config)  # a model that shares the configuration keeps its attention
+        text_config._attn_implementation = "eager"
         self.ecg_model = nn.ModuleDict({"encoder": Encoder(config.ecg_config)})
-        self.text_model = build_text_model(config.text_config)
+        self.text_model = build_text_model(text_config)
         self.ecg_head = nn.Linear(config.ecg_config.hidden_size, width)
         self.ecg_norm = nn.LayerNorm(width, bias=False)
         self.ecg_projection = nn.Linear(width, config.projection_dim, bias=False)

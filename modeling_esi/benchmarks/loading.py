@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,8 +17,8 @@ BATCH, EPOCHS = 64, 3
 MODULE = "modeling_esi.benchmarks.loading"
 
 
-def run(num_records: int | None, folder: str | None) -> Iterator[str]:
-    """Lines of the table."""
+def run(num_records: int | None, folder: str | None) -> Generator[str, None, dict[str, Any]]:
+    """Lines of the table; returns the figures."""
     num_records = num_records or 4000
     with working_folder(folder) as room:
         write_prepared(room / "prepared", num_records)
@@ -42,6 +43,8 @@ def run(num_records: int | None, folder: str | None) -> Iterator[str]:
         yield f"prepared / one .npy per record: {prepared / speeds['time_arrays']:.1f}"
         yield f"prepared / np.memmap, int16 batches: {prepared / speeds['time_memmap']:.2f}"
         yield f"records with gain and offset / np.memmap: {speeds['time_records'] / speeds['time_memmap']:.2f}"
+    speeds = {function.removeprefix("time_"): speed for function, speed in speeds.items()}
+    return {"num_records": num_records, "batch_size": BATCH, "malloc": malloc_setting(), "records_per_second": speeds}
 
 
 def time_arrays(folder: str, num_records: int) -> dict[str, float]:

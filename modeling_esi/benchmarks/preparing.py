@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,9 +18,10 @@ NUM_SAMPLES, SAMPLING_RATE = 5000, 500
 MODULE = "modeling_esi.benchmarks.preparing"
 
 
-def run(num_records: int | None, folder: str | None) -> Iterator[str]:
-    """Lines of the table."""
+def run(num_records: int | None, folder: str | None) -> Generator[str, None, dict[str, Any]]:
+    """Lines of the table; returns the figures."""
     num_records = num_records or 3000
+    figures: dict[str, Any] = {"num_records": num_records, "malloc": malloc_setting()}
     with working_folder(folder) as room:
         data = room / "mimic"
         write_mimic(data, num_records)
@@ -28,16 +30,19 @@ def run(num_records: int | None, folder: str | None) -> Iterator[str]:
         measured(MODULE, "time_wfdb", paths)  # warms the page cache
         wfdb = measured(MODULE, "time_wfdb", paths)["records_per_second"]
         reading = measured(MODULE, "time_reading", paths)["records_per_second"]
+        figures["records_per_second"] = speeds = {"wfdb": wfdb, "read_record": reading}
         yield f"wfdb.rdrecord                       {wfdb:9.0f} records/s"
         yield f"read_record (this package)          {reading:9.0f} records/s   {reading / wfdb:.1f} x wfdb.rdrecord"
         for num_workers in (1, 2):
             output = str(room / f"prepared-{num_workers}")
             prepared = measured(MODULE, "time_preparing", str(data), output, num_workers, num_records)
-            speed = prepared["records_per_second"]
+            speed = speeds[f"prepare_{num_workers}"] = prepared["records_per_second"]
+            figures["megabytes_per_record"] = prepared["megabytes_per_record"]
             yield (
                 f"prepare, {num_workers} at a time              {speed:9.0f} records/s   {speed / num_workers:.0f} for "
                 f"each worker, {prepared['megabytes_per_record']:.3f} MB a record on disk"
             )
+    return figures
 
 
 def time_wfdb(paths: list[str]) -> dict[str, float]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,9 +23,9 @@ RECORDS_PER_SHARD = 2000
 MODULE = "modeling_esi.benchmarks.scale"
 
 
-def run(num_records: int | None, folder: str | None) -> Iterator[str]:
-    """Lines of the table."""
-    most = num_records or 100_000
+def run(num_records: int | None, folder: str | None) -> Generator[str, None, dict[str, Any]]:
+    """Lines of the table; returns the figures."""
+    most, rows = num_records or 100_000, []
     with working_folder(folder) as room:
         yield f"records of {SHAPE[0]} x {SHAPE[1]} int16, every one once, batches of {BATCH} in random order"
         yield f"one thread, fresh processes; {malloc_setting()}"
@@ -41,10 +42,12 @@ def run(num_records: int | None, folder: str | None) -> Iterator[str]:
             gigabytes = sum(path.stat().st_size for path in place.iterdir()) / 1e9
             yield f"{size:>10}{writing:>12.1f}{best['opening']:>12.3f}{best['records_per_second']:>12.0f}" \
                   f"{max(values['grown'] for values in runs):>20.1f}{gigabytes:>8.2f}"  # fmt: skip
+            rows.append({"num_records": size, "writing": writing, "gigabytes": gigabytes} | best)
             if folder is None:
                 for path in place.iterdir():
                     path.unlink()
             size *= 10
+    return {"malloc": malloc_setting(), "rows": rows}
 
 
 def time_epoch(folder: str, num_records: int) -> dict[str, float]:
