@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ import datasets
 from datasets.table import MemoryMappedTable, concat_tables
 
 from datasets_scripts.load_report import LoadReport
+from datasets_scripts.preparation.described_rows import TEXT, with_waveforms
 from datasets_scripts.preparation.hub_repository import DatasetRepository, is_repository, open_repository
 from datasets_scripts.preparation.prepare import (
     MANIFEST_FILE,
@@ -30,9 +31,11 @@ from datasets_scripts.preparation.prepare import (
     read_manifest,
     read_report,
 )
+from datasets_scripts.report_text import normalise_statement, read_waveforms
 from datasets_scripts.sources import SPLITS, check_split, find_source, list_split
 
 logger = logging.getLogger(__name__)
+Waveforms = str | PathLike[str] | Mapping[str, str] | None
 
 
 class NoRecordsError(ValueError):
@@ -47,6 +50,7 @@ def load_ecg_dataset(
     cache_dir: str | PathLike[str] | None = None,
     limit: int | None = None,
     num_workers: int = 1,
+    waveforms: Waveforms = None,
     **source_options: Any,
 ) -> datasets.Dataset:
     """The data set `name` as rows (see `records.row_features`); what was not kept is told in a logged warning.
@@ -54,7 +58,7 @@ def load_ecg_dataset(
     The arguments and errors are those of `load_ecg_dataset_with_report`.
     """
     dataset, report = load_ecg_dataset_with_report(
-        name, data_dir, split, text, cache_dir, limit, num_workers, **source_options
+        name, data_dir, split, text, cache_dir, limit, num_workers, waveforms, **source_options
     )
     level = logging.WARNING if report.rejected or report.text_is_label_supervised else logging.INFO
     logger.log(level, "%s", "; ".join(report.summary()))
@@ -69,6 +73,7 @@ def load_ecg_dataset_with_report(
     cache_dir: str | PathLike[str] | None = None,
     limit: int | None = None,
     num_workers: int = 1,
+    waveforms: Waveforms = None,
     **source_options: Any,
 ) -> tuple[datasets.Dataset, LoadReport]:
     """The data set `name` and what became of each of its records.
@@ -87,6 +92,8 @@ def load_ecg_dataset_with_report(
         cache_dir: where a source's rows are kept (default: the Hugging Face data sets cache).
         limit: keep at most so many records, the first ones (of each split).
         num_workers: processes that read a source's files.
+        waveforms: descriptions that are told behind the statements (`text="statements"`, then the default): a JSON file
+            from statements to descriptions, or such a mapping. Also for a prepared folder, whatever its text was.
         source_options: the options of the source.
 
     Raises:
@@ -95,14 +102,18 @@ def load_ecg_dataset_with_report(
         NoRecordsError: if no record could be kept, with the first reasons.
     """
     check_split(split)
+    told = _read_waveforms(waveforms, text)
     if is_folder(name) or is_repository(name):
-        _check_prepared(name, data_dir, text, source_options)
+        _check_prepared(name, data_dir, None if told is not None else text, source_options)
+        if told is not None:
+            return _open_described(name, split, limit, told, cache_dir)
         return open_repository(str(name), split, limit) if is_repository(name) else open_prepared(name, split, limit)
     settings = Settings(
         str(name),
         None if data_dir is None else os.fspath(data_dir),
         source_options,
-        text or "report_else_statements",
+        text or ("report_else_statements" if told is None else TEXT),
+        told,
         splits=SPLITS if split is None else (split,),
         limit=limit,
     )
@@ -126,8 +137,7 @@ def open_prepared(
     NoRecordsError where the split is empty.
     """
     folder = Path(folder)
-    manifest, report = read_manifest(folder), read_report(folder).of_split(split)
-    wanted = [part for part in manifest["shards"] if split in (None, part["split"])]
+    report, wanted = read_report(folder).of_split(split), _shards(folder, split)
     if not report.num_kept:
         _raise_no_records(report)
     info = datasets.DatasetInfo(description="\n".join(report.summary()))
@@ -137,6 +147,26 @@ def open_prepared(
         return dataset, report
     kept = [number for _, numbers in _numbers_by_split(wanted) for number in numbers[:limit]]
     return dataset.select(kept), report
+
+
+def _open_described(
+    folder: str | PathLike[str],
+    split: str | None,
+    limit: int | None,
+    waveforms: Mapping[str, str],
+    cache_dir: str | PathLike[str] | None,
+) -> tuple[datasets.Dataset, LoadReport]:
+    """A split of a prepared folder whose texts tell descriptions; of those that tell any, the first `limit`."""
+    if is_repository(folder):
+        raise ValueError(f"{folder}: expected a prepared folder for waveforms, got a repository; download it first")
+    if split is None and limit is not None:
+        raise ValueError("limit: expected one split with waveforms, got all of them; load them one by one")
+    dataset, report = open_prepared(folder, split)
+    key = "".join(part["sha256"] for part in _shards(folder, split))
+    dataset, report = with_waveforms(dataset, report, waveforms, key, cache_dir)
+    if not len(dataset):
+        _raise_no_records(report)
+    return dataset if limit is None else dataset.select(range(min(limit, len(dataset)))), report
 
 
 def label_names(name: str | PathLike[str], **options: Any) -> list[str]:
@@ -206,6 +236,22 @@ def _check_prepared(
         raise ValueError(
             f"{name}: was prepared with text={settings['text']!r}, got text={text!r}; prepare it again with that text"
         )
+
+
+def _read_waveforms(waveforms: Waveforms, text: str | None) -> dict[str, str] | None:
+    """The dictionary of descriptions. ValueError where the texts have no place for them."""
+    if waveforms is None:
+        return None
+    if text not in (None, TEXT):
+        raise ValueError(f"waveforms: are told behind statements: expected text={TEXT!r} (--text {TEXT}), got {text!r}")
+    if isinstance(waveforms, Mapping):
+        return {normalise_statement(name): " ".join(told.split()) for name, told in waveforms.items()}
+    return read_waveforms(waveforms)
+
+
+def _shards(folder: str | PathLike[str], split: str | None) -> list[dict[str, Any]]:
+    """The shards of a split, of all of them for None."""
+    return [part for part in read_manifest(folder)["shards"] if split in (None, part["split"])]
 
 
 def _numbers_by_split(parts: list[dict[str, Any]]) -> Iterator[tuple[str, range]]:
