@@ -10,6 +10,8 @@
 #
 #   PTB_XL         folder of PTB-XL 1.0.3, as published; needed by prepare
 #   WAVEFORMS      JSON file: statement -> what it looks like in an ECG; told behind the findings
+#   DESCRIBED      yes: train on the label statements and what they look like, not on the reports (label-supervised)
+#   DESCRIBE_FLAGS more flags of python -m datasets_scripts.cqa describe, such as a chat model to ask
 #   OUTPUT         folder for all results (esi-ptb-xl); its folder done/ says what is done
 #   RECIPE         recipe of the training (recipes/ptb_xl.yaml)
 #   LAUNCH         what starts it (accelerate launch): "accelerate launch --config_file recipes/accelerate/1_gpu.yaml"
@@ -30,13 +32,19 @@ step_prepare() {
     prepare_dataset ptb_xl "${flags[@]}"
 }
 
-step_describe() { describe_findings "$OUTPUT/ptb_xl"; }
+step_describe() {
+    if [[ "${DESCRIBED:-}" == yes ]]; then
+        describe_findings "$OUTPUT/ptb_xl"
+    else
+        say "describe: DESCRIBED=yes is not set, and reports need no descriptions: skipped"
+    fi
+}
 
 step_train() {
-    local data="$OUTPUT/ptb_xl"
-    [[ ! -d "$OUTPUT/described" ]] || data="$OUTPUT/described"
     # the recipe names the published set with its options; the prepared folder was made with them
-    train_model --config "${RECIPE:-$ROOT/recipes/ptb_xl.yaml}" --dataset "$data" --dataset_options '{}'
+    local flags=(--dataset "$OUTPUT/ptb_xl" --dataset_options '{}')
+    [[ "${DESCRIBED:-}" != yes ]] || flags+=(--text statements --dataset_options "$(described_options)")
+    train_model --config "${RECIPE:-$ROOT/recipes/ptb_xl.yaml}" "${flags[@]}"
 }
 
 step_evaluate() { evaluate_model "$OUTPUT/ptb_xl"; }

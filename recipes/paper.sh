@@ -11,7 +11,8 @@
 #   MIMIC_IV_ECG   folder of MIMIC-IV-ECG 1.0, as published; needed by prepare
 #   PATIENTS       MIMIC-IV's patients.csv (credentialed): age and sex in the texts
 #   PTB_XL         folder of PTB-XL 1.0.3, as published; without it nothing is evaluated on PTB-XL
-#   WAVEFORMS      JSON file: statement -> what it looks like in an ECG; told behind the findings
+#   WAVEFORMS      JSON file: statement -> what it looks like in an ECG; without it the step describe makes one
+#   DESCRIBE_FLAGS more flags of python -m datasets_scripts.cqa describe, such as a chat model to ask
 #   OUTPUT         folder for all results (esi-paper); its folder done/ says what is done
 #   RECIPE         recipe of the training (recipes/paper.yaml)
 #   LAUNCH         what starts it (accelerate launch): "accelerate launch --config_file recipes/accelerate/4_gpus.yaml"
@@ -41,9 +42,8 @@ step_prepare() {
 step_describe() { describe_findings "$OUTPUT/mimic_iv_ecg"; }
 
 step_train() {
-    local data="$OUTPUT/mimic_iv_ecg"
-    [[ ! -d "$OUTPUT/described" ]] || data="$OUTPUT/described"
-    train_model --config "${RECIPE:-$ROOT/recipes/paper.yaml}" --dataset "$data"
+    train_model --config "${RECIPE:-$ROOT/recipes/paper.yaml}" --dataset "$OUTPUT/mimic_iv_ecg" \
+        --dataset_options "$(described_options)"
 }
 
 step_evaluate() {

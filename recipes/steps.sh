@@ -18,9 +18,6 @@ die() {
 # need NAME MEANING: the variable NAME is set.
 need() { [[ -n "${!1:-}" ]] || die "$1 is not set: $2. See --help."; }
 
-# is_built ROOM: python -m can run this room. (A step whose room a later version brings is told and skipped.)
-is_built() { [[ -f "$ROOT/$1/__main__.py" ]]; }
-
 # once NAME COMMAND...: run the command unless it came to its end before. The mark is written last.
 once() {
     local name="$1" mark="$OUTPUT/done/$1"
@@ -72,12 +69,25 @@ train_model() {
     once train "${LAUNCH[@]}" "$ROOT/train_accelerate.py" "${flags[@]}" ${TRAIN_FLAGS[@]+"${TRAIN_FLAGS[@]}"}
 }
 
-# describe_findings FOLDER: the Cardio Query Assistant says what each finding looks like.
+# describe_findings FOLDER: the Cardio Query Assistant says what each finding looks like, with sources beside it.
 describe_findings() {
-    if ! is_built datasets_scripts/cqa; then
-        say "describe: python -m datasets_scripts.cqa is not built yet: skipped (WAVEFORMS=file.json goes into prepare)"
+    if [[ -n "${WAVEFORMS:-}" ]]; then
+        say "describe: WAVEFORMS is given: skipped"
+        return
+    fi
+    [[ -d "$1" ]] || die "describe: no data set in $1; run the step prepare first"
+    local flags
+    read -ra flags <<<"${DESCRIBE_FLAGS:-}"
+    once describe "$PYTHON" -m datasets_scripts.cqa describe --dataset "$1" --output "$OUTPUT/waveforms.json" \
+        ${flags[@]+"${flags[@]}"}
+}
+
+# described_options: the dataset options that put the descriptions of the step describe into the texts.
+described_options() {
+    if [[ -z "${WAVEFORMS:-}" && -f "$OUTPUT/waveforms.json" ]]; then
+        printf '{"waveforms": "%s"}' "$OUTPUT/waveforms.json"
     else
-        once describe "$PYTHON" -m datasets_scripts.cqa describe --dataset "$1" --output "$OUTPUT/described"
+        printf '{}'
     fi
 }
 
