@@ -179,7 +179,8 @@ NORM,normal ECG,1.0,,,NORM,NORM
 IMI,inferior myocardial infarction,1.0,,,MI,IMI
 SR,sinus rhythm,,,1.0,,
 """
-FOLDS = {number: 1 for number in range(1, 9)} | {9: 9, 10: 9, 11: 9, 12: 10, 13: 10, 14: 10}
+FOLDS = {number: 1 for number in range(1, 9)} | {9: 9, 10: 9, 11: 9, 12: 10, 13: 10, 14: 10, 15: 10}
+SECOND_RECORDINGS = {13: 12, 15: 14}  # two persons have two, so that there is someone to be identified
 
 
 def write_wfdb(path, rate, seed):
@@ -200,7 +201,7 @@ def write_ptb_xl(folder):
     for number, fold in FOLDS.items():
         code, said = ("NORM", "sinusrhythmus normales ekg") if number % 2 else ("IMI", "inferiorer infarkt")
         codes = f"\"{{'{code}': 100.0, 'SR': 0.0}}\""
-        patient = 12 if number == 13 else number  # one has two recordings, so that there is someone to be identified
+        patient = SECOND_RECORDINGS.get(number, number)
         rows.append(f"{number},{patient}.0,50,0,{said},{codes},{fold},lr/{number},hr/{number}")
         write_wfdb(folder / "lr" / str(number), 100, number)
         write_wfdb(folder / "hr" / str(number), 500, number)
@@ -302,6 +303,26 @@ def test_evaluate_asks_for_each_protocol_by_flags_that_there_are(script, ptb_xl,
         assert (module, flags.protocol) == ("modeling_esi.evaluation", protocol)
         assert (flags.model, flags.dataset, flags.data_dir) == ("out/model", "out/ptb_xl", ptb_xl or None)
         assert flags.output == f"out/results/{protocol}" and flags.split == "test"
+
+
+@pytest.mark.parametrize(("script", "data"), [("paper.sh", "mimic_iv_ecg"), ("open_ptb_xl.sh", "ptb_xl")])
+def test_descriptions_go_from_describe_to_train(script, data, tmp_path):
+    """A stand-in for Python and the launcher keeps the commands, and writes what describe would."""
+    (tmp_path / "out" / data).mkdir(parents=True)
+    python = tmp_path / "python"
+    python.write_text(
+        f'#!/bin/sh\necho "$@" >>{tmp_path}/commands\n[ "$2" != datasets_scripts.cqa ] || echo {{}} >"$7"\n'
+    )
+    python.chmod(0o755)
+    settings = {"STEPS": "describe train", "OUTPUT": "out", "PYTHON": python, "LAUNCH": python, "DESCRIBED": "yes"}
+    done = call(script, cwd=tmp_path, DESCRIBE_FLAGS="--limit 3", **settings)
+    assert done.returncode == 0, done.stderr
+    describe, train = (tmp_path / "commands").read_text().splitlines()
+    assert describe == f"-m datasets_scripts.cqa describe --dataset out/{data} --output out/waveforms.json --limit 3"
+    assert f"--dataset out/{data} " in train and '--dataset_options {"waveforms": "out/waveforms.json"}' in train
+    given = call(script, cwd=tmp_path, **settings | {"OUTPUT": "other", "WAVEFORMS": "own.json"})
+    assert "describe: WAVEFORMS is given: skipped" in given.stdout
+    assert "waveforms.json" not in (tmp_path / "commands").read_text().splitlines()[-1]
 
 
 def test_two_runs_in_one_folder_are_one_too_many(tmp_path):

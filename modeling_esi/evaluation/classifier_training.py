@@ -15,7 +15,7 @@ from torch import nn
 from datasets_scripts.preparation.record_reader import RecordReader
 
 from ..modeling_esi import ESIForECGClassification
-from ..training.schedule import Schedule
+from ..training.schedule import FUSED_ON, Schedule
 from .embedding import evaluation_mode
 from .layer_decay import parameter_groups
 from .metrics import auroc, macro
@@ -224,9 +224,9 @@ class _Stepper:
         groups = parameter_groups(
             classifier, settings.lr, settings.layer_decay, settings.head_lr, settings.weight_decay
         )  # fmt: skip
-        optimizer = torch.optim.AdamW(groups)
-        schedule = Schedule("cosine", steps_per_epoch, settings.epochs, warmup_ratio=settings.warmup_ratio)
         device = next(classifier.parameters()).device.type
+        optimizer = torch.optim.AdamW(groups, fused=device in FUSED_ON or None)
+        schedule = Schedule("cosine", steps_per_epoch, settings.epochs, warmup_ratio=settings.warmup_ratio)
         scaler = torch.amp.GradScaler(device, enabled=settings.precision == "fp16")
 
         def autocast() -> torch.autocast:
