@@ -108,9 +108,9 @@ def findings_asked(text: str) -> tuple[str, ...]:
 
 @lru_cache(maxsize=2**16)
 def _spellings(raw: str) -> tuple[str, ...]:
-    """A single word in the common spelling of statements; as it is where that leaves nothing of it."""
+    """A word in the common spelling of statements; numbers, and what that spelling leaves out, as they are."""
     words = tuple(word for word in words_of(raw) if word[0].isalnum())
-    return words or (raw,)
+    return words if words and "." not in raw else (raw,)
 
 
 @lru_cache(maxsize=1)

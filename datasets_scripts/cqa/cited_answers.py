@@ -88,8 +88,8 @@ def _problem(sentence: str, numbers: Sequence[int], passages: Sequence[Passage])
     known = _quantities(whole)
     if wrong := [f"{value:g} {unit}".strip() for value, unit in _quantities(sentence) if (value, unit) not in known]:
         return f"says {', '.join(wrong)}, which the passages it cites do not"
-    terms, said = _content(sentence), _content(whole)
-    if len(terms & said) < MIN_SHARED * len(terms):
+    terms = _content(sentence)
+    if not terms or len(terms & _content(whole)) < MIN_SHARED * len(terms):
         return "says what the passages it cites do not"
     return ""
 
@@ -107,7 +107,7 @@ def _content(text: str) -> set[str]:
 
 def _renumbered(sentence: str, numbers: Sequence[int], new: dict[int, int]) -> str:
     """The sentence with its citations at its end, in their new numbers."""
-    plain = re.sub(r"\s+([.,;!?])", r"\1", _CITATION.sub("", sentence)).strip()
+    plain = re.sub(r" ([.,;!?])", r"\1", " ".join(_CITATION.sub("", sentence).split()))
     return f"{plain} {''.join(f'[{new[number]}]' for number in numbers)}"
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from datasets_scripts.cqa.abbreviations import ABBREVIATIONS
+from datasets_scripts.cqa.books import EXTRA
 from datasets_scripts.cqa.findings import finding_phrases
 from datasets_scripts.cqa.passages import Passage, corpus_hash
 
@@ -45,6 +47,16 @@ class StoredIndex:
     embeddings: np.ndarray | None = None
     probe: np.ndarray | None = None
     encoder: str | None = None
+
+
+def bm25_class() -> Any:
+    """`bm25s.BM25`. Raises ImportError, with what to install, where it is missing."""
+    try:
+        from bm25s import BM25
+    except ImportError as error:
+        raise ImportError(f"searching a corpus needs bm25s: {EXTRA}") from error
+    logging.getLogger("bm25s").setLevel(logging.WARNING)  # bm25s sets it to DEBUG, past what the program asked for
+    return BM25
 
 
 def save_index(index: StoredIndex, folder: str | os.PathLike[str]) -> None:
@@ -85,10 +97,8 @@ def load_index(folder: str | os.PathLike[str], expected_corpus: str | None = Non
     """The index in a folder; `expected_corpus` is the `corpus_hash` that it must have.
 
     Raises FileNotFoundError where there is none, `IndexRefused` for one that is not whole, of another version, or of
-    another corpus.
+    another corpus; ImportError where bm25s is not installed.
     """
-    from bm25s import BM25
-
     root = Path(folder)
     manifest = _manifest(root)
     if expected_corpus is not None and manifest["corpus_hash"] != expected_corpus:
@@ -102,7 +112,7 @@ def load_index(folder: str | os.PathLike[str], expected_corpus: str | None = Non
     if corpus_hash(passages) != manifest["corpus_hash"]:
         raise IndexRefused(f"{root}: the passages are not those of the manifest's corpus_hash; {_REBUILD}")
     embeddings, probe = _array(root, EMBEDDINGS, manifest), _array(root, PROBE, manifest)
-    bm25 = BM25.load(root / BM25_FOLDER, allow_pickle=False, show_progress=False, backend="numpy")
+    bm25 = bm25_class().load(root / BM25_FOLDER, allow_pickle=False, show_progress=False, backend="numpy")
     rows = {bm25.scores["num_docs"], len(passages)} | ({len(embeddings)} if embeddings is not None else set())
     if len(rows) > 1:
         raise IndexRefused(f"{root}: expected as many rows as passages ({len(passages)}), got {rows}; {_REBUILD}")

@@ -17,16 +17,16 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from datasets_scripts.cqa.abbreviations import FINDING, findings_asked, spelled_out, terms_of
-from datasets_scripts.cqa.books import EXTRA
 from datasets_scripts.cqa.dense import Encoder, TextEncoder
 from datasets_scripts.cqa.findings import all_findings, find_finding
-from datasets_scripts.cqa.index_files import IndexRefused, StoredIndex, load_index, save_index
+from datasets_scripts.cqa.index_files import IndexRefused, StoredIndex, bm25_class, load_index, save_index
 from datasets_scripts.cqa.passages import Passage, corpus_hash
 from datasets_scripts.cqa.statements import NORMAL
 
@@ -45,8 +45,9 @@ SAME_ENCODER = 0.99  # cosine of the probe, then and now; rounding and other pro
 STOP_WORDS = frozenset(
     "an the of in on at to for from by with and or is are was were be been do does did has have had it its this that"
     " these those there what which who how when where why can could would should may might i'm me my you your we our"
-    " must if as than then so not no".split()
+    " must if as than then so not no look like see seen mean tell about".split()
 )
+_UNTELLING = frozenset({"a", "ecg"})  # beside a finding these ask for nothing more
 
 
 @dataclass(frozen=True)
@@ -232,14 +233,21 @@ def read_query(text: str) -> Query:
     if not findings and "normal" in words:  # "the normal PR interval"
         findings = (NORMAL,)
     named = terms.named.union(*(terms_of(name).words for name in findings))
-    return Query(words, findings, terms.other, bool(exact) or bool(findings) and named.issuperset(words))
+    only = bool(exact) or bool(findings) and named.issuperset({*words} - _UNTELLING)
+    return Query(words, findings, terms.other, only)
 
 
 def passage_terms(passage: Passage) -> list[str]:
     """The terms of a passage: those of its title and of the finding whose page it is count more than once."""
     own = [f"{FINDING}{passage.finding}"] * OWN_FINDING_COUNT if passage.finding else []
-    texts = [*[passage.title] * TITLE_COUNT, passage.chapter, passage.text]
-    return [*own, *(term for text in texts for term in terms_of(text).all)]
+    title, chapter = _heading_terms(passage.title), _heading_terms(passage.chapter)
+    return [*own, *title * TITLE_COUNT, *chapter, *terms_of(passage.text).all]
+
+
+@lru_cache(maxsize=4096)
+def _heading_terms(heading: str) -> tuple[str, ...]:
+    """The terms of a title or chapter, which many passages share."""
+    return tuple(terms_of(heading).all)
 
 
 def reciprocal_rank_fusion(rankings: Sequence[Sequence[int]]) -> list[tuple[int, float]]:
@@ -272,15 +280,11 @@ def _best(scores: np.ndarray, count: int) -> list[int]:
 
 
 def _bm25(passages: Sequence[Passage], progress: bool) -> Any:
-    try:
-        from bm25s import BM25
-    except ImportError as error:
-        raise ImportError(f"searching a corpus needs bm25s: {EXTRA}") from error
     vocabulary: dict[str, int] = {}
     rows = []
     for passage in tqdm(passages, desc="indexing", unit="passage", disable=not progress):
         rows.append([vocabulary.setdefault(term, len(vocabulary)) for term in passage_terms(passage)])
-    bm25 = BM25(b=LENGTH_NORM, backend="numpy")
+    bm25 = bm25_class()(b=LENGTH_NORM, backend="numpy")
     bm25.index((rows, vocabulary), show_progress=False)
     return bm25
 

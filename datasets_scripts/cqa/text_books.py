@@ -12,6 +12,7 @@ _TITLE = re.compile(r"^(?:title|name):[ \t]*[\"']?(.+?)[\"']?[ \t]*$", re.MULTIL
 _FENCE = re.compile(r"^ {0,3}(```|~~~)")
 _ATX = re.compile(r"^ {0,3}(#{1,6})[ \t]+(.*?)[ \t]*#*[ \t]*$")
 _SETEXT = re.compile(r"^ {0,3}(=+|-+)[ \t]*$")
+_RULE = re.compile(r"^ {0,3}([-*_])[ \t]*(?:\1[ \t]*){2,}$")
 _ITEM = re.compile(r"^[ \t]*(?:[-*+]|\d{1,3}[.)])[ \t]+")
 _MARKUP = (
     (re.compile(r"!?\[([^\][]*)\]\([^()]*\)"), r"\1"),  # links and pictures
@@ -79,8 +80,11 @@ class _Markdown:
 
     def _read_text(self, line: str) -> None:
         item = _ITEM.match(line)
-        if item or not line.strip():
+        ends = not line.strip() or _RULE.match(line)
+        if item or ends:
             self.flush()
+        if ends:
+            return
         self._lines.append(line[item.end() :] if item else line.lstrip("> \t"))
 
     def _open(self, level: int, name: str) -> None:
