@@ -145,9 +145,8 @@ class CrossStep(nn.Module):
         """Over one key the softmax is 1, whatever the query: every token gets the one value. `(B, 1, 2 d)`."""
         value = context_kv[..., self.head_dim :]
         attended = self.attn_out(value.repeat(1, 1, self.num_heads))
-        if real_tokens is not None:
-            attended = real_tokens.repeat(attended.squeeze(1))
-        return attended + 0.0 * self.q_proj.weight[0, 0]  # a gradient of zero, not none: DDP waits for all
+        attended = attended + 0.0 * self.q_proj.weight[0, 0]  # a gradient of zero, not none: DDP waits for all
+        return attended if real_tokens is None else real_tokens.repeat(attended.squeeze(1))
 
 
 class ESIDecoderLayer(GradientCheckpointingLayer):

@@ -21,7 +21,8 @@ def gelu_grn_linear(
 
     GRN (ConvNeXt V2, https://arxiv.org/abs/2301.00808, section 3.3) is `y = gamma * (h * n) + beta + h` over
     `h = gelu(x)`, where `n` is each channel's energy over time, `||h||_2`, divided by its mean over channels plus
-    `eps`; so `y = h * (1 + gamma * n) + beta`, one pass.
+    `eps`; so `y = h * (1 + gamma * n) + beta`. The product is one pass in place, and beta goes through the linear layer
+    once, into its bias.
 
     Args:
         gamma, beta: `(C,)`, float32 under mixed precision.
@@ -29,8 +30,7 @@ def gelu_grn_linear(
     """
     dtype = product_dtype(x)
     with without_autocast(x):
-        weight, bias = linear.weight.to(dtype), linear.bias.to(dtype)
-        return _GeluGrnLinear.apply(x.to(dtype), gamma, beta, weight, bias, eps, frame_mask)
+        return _GeluGrnLinear.apply(x.to(dtype), gamma, beta, linear.weight.to(dtype), linear.bias, eps, frame_mask)
 
 
 class _GeluGrnLinear(torch.autograd.Function):
@@ -39,10 +39,10 @@ class _GeluGrnLinear(torch.autograd.Function):
         h = F.gelu(x)
         energy = _sum_over_frames(h, h, frame_mask).sqrt()  # (B, F, C) -> (B, 1, C)
         scale = 1 + gamma * energy / (energy.mean(dim=-1, keepdim=True) + eps)
-        y = torch.addcmul(beta.to(h.dtype), h, scale.to(h.dtype))
         ctx.eps = eps
         ctx.save_for_backward(x, gamma, beta, weight, energy, frame_mask)
-        return F.linear(y, weight, bias)
+        bias = bias + weight.to(bias.dtype) @ beta.to(bias.dtype)
+        return F.linear(h.mul_(scale.to(h.dtype)), weight, bias.to(h.dtype))
 
     @staticmethod
     @once_differentiable
@@ -60,13 +60,14 @@ class _GeluGrnLinear(torch.autograd.Function):
             grad_energy = (grad_response - (grad_response * response).mean(dim=-1, keepdim=True)) / level
             slope = torch.where(energy > 0, grad_energy / energy, 0.0).to(h.dtype)  # of energy by h, over h
             seen = h if frame_mask is None else h * frame_mask.unsqueeze(-1)
-            grad_h = grad_y.mul_(scale.to(h.dtype)).addcmul_(seen, slope)
+            scale = scale.to(h.dtype)
+            grad_h = grad_y.mul_(scale).addcmul_(seen, slope)
             grad_x = torch.ops.aten.gelu_backward(grad_h, x)
-            y = torch.addcmul(beta.to(h.dtype), h, scale.to(h.dtype), out=h)
-            grad_weight = grad.flatten(0, 1).T @ y.flatten(0, 1)
+            grad_weight = grad.flatten(0, 1).T @ h.mul_(scale).flatten(0, 1)
+            grad_weight.addr_(grad_bias.to(weight.dtype), beta.to(weight.dtype))
             grad_gamma = (grad_scale * response).sum(dim=(0, 1))
             grad_beta = grad_bias @ weight.to(grad_bias.dtype)  # sums over frames and records commute with the product
-        return grad_x, grad_gamma, grad_beta, grad_weight, grad_bias.to(weight.dtype), None, None
+        return grad_x, grad_gamma, grad_beta, grad_weight, grad_bias, None, None
 
 
 def swiglu_linear(x_and_gate: torch.Tensor, linear: nn.Linear) -> torch.Tensor:

@@ -47,14 +47,15 @@ class _VocabularyLoss(torch.autograd.Function):
         for start in range(0, len(states), chunk):
             of = slice(start, min(start + chunk, len(states)))
             num_rows = of.stop - of.start
-            logits = wide[:num_rows].copy_(torch.mm(states[of], head.T, out=products[:num_rows]))
+            logits = torch.mm(states[of], head.T, out=products[:num_rows])
+            logits = logits if wide is products else wide[:num_rows].copy_(logits)
             index = targets[of, None]
             largest, of_target = logits.amax(dim=1, keepdim=True), logits.gather(1, index)
             sums = logits.sub_(largest).exp_().sum(dim=1, keepdim=True)
             total += ((largest + sums.log() - of_target) * counted[of, None]).sum()
             slope = logits.mul_(counted[of, None] / sums)  # of the loss by the logits, less 1 at the target
             slope.scatter_add_(1, index, -counted[of, None])
-            slope = products[:num_rows].copy_(slope)
+            slope = slope if wide is products else products[:num_rows].copy_(slope)
             if grad_states is not None:
                 torch.mm(slope, head, out=grad_states[of])
             if grad_weight is not None:
