@@ -12,7 +12,7 @@ from modeling_esi import ESIEcgConfig
 from modeling_esi.benchmarks import comparison, encoder, loading, machine, preparing, scale, scaling, step
 from modeling_esi.benchmarks.__main__ import main
 from modeling_esi.benchmarks.baseline import Baseline
-from modeling_esi.benchmarks.comparison import Arm, Trained, beside_the_baseline, figures, seconds_in_turn
+from modeling_esi.benchmarks.comparison import Arm, Seconds, Trained, beside_the_baseline, figures, seconds_in_turn
 
 CPU = torch.device("cpu")
 TINY = {"num_samples": 341, "dtypes": ("float32", "bf16"), "num_threads": 1, "rounds": 1, "matrix_size": 31}
@@ -63,8 +63,9 @@ def test_the_machine_is_described(monkeypatch):
 
 
 def test_figures_by_hand():
-    row = figures(Arm("modeling_esi", "bf16"), [4.0, 1.0, 2.0], batch_size=6, flops=8e12, rate=16e12)
-    assert row["seconds"] == 2 and row["per_second"] == 3 and row["tflops"] == 4
+    seconds = [Seconds(clock, cpu) for clock, cpu in ((4.0, 1.5), (1.0, 3.0), (2.0, 3.5))]
+    row = figures(Arm("modeling_esi", "bf16"), seconds, batch_size=6, flops=8e12, rate=16e12)
+    assert row["seconds"] == 2 and row["cpu_seconds"] == 3 and row["per_second"] == 3 and row["tflops"] == 4
     assert row["share_of_matrix_rate"] == 0.25 and row["seconds_by_round"] == [4.0, 1.0, 2.0]
 
 
@@ -97,10 +98,11 @@ def test_arms_are_called_in_turn_once_more_than_they_are_measured(monkeypatch):
 
 
 def test_a_quick_call_is_repeated_and_its_mean_taken(monkeypatch):
-    clock = iter([0.0, 0.07, 0.14, 0.21, 0.24])
+    clock, cpu_clock = iter([0.0, 0.07, 0.14, 0.21, 0.24]), iter([5.0, 5.3])
     monkeypatch.setattr(comparison.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(comparison.time, "process_time", lambda: next(cpu_clock))
     called = []
-    assert comparison._mean_seconds(lambda: called.append(1), CPU) == pytest.approx(0.08)
+    assert comparison._mean_seconds(lambda: called.append(1), CPU) == pytest.approx((0.08, 0.1))
     assert len(called) == 3
 
 

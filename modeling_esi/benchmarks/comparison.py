@@ -6,7 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -25,6 +25,17 @@ class Arm:
     implementation: str
     dtype: str
     compiled: bool = False
+
+
+class Seconds(NamedTuple):
+    """Of one call: by the clock, and this process's time on all cores.
+
+    Where all work is done on one core of a calm machine, both are equal; where the second is much less, other processes
+    took the rest, and the clock tells little.
+    """
+
+    clock: float
+    cpu: float
 
 
 @dataclass(frozen=True)
@@ -163,40 +174,42 @@ def compare(
 
 def seconds_in_turn(
     calls: Mapping[Arm, Callable[[], object]], rounds: int, device: torch.device
-) -> dict[Arm, list[float]]:
+) -> dict[Arm, list[Seconds]]:
     """Seconds of one call of each arm, `rounds` times: A B A B, so that what disturbs the machine meets all.
 
     Every arm is called once before, unmeasured.
     """
     for call in calls.values():
         call()
-    seconds: dict[Arm, list[float]] = {arm: [] for arm in calls}
+    seconds: dict[Arm, list[Seconds]] = {arm: [] for arm in calls}
     for _ in range(rounds):
         for arm, call in calls.items():
             seconds[arm].append(_mean_seconds(call, device))
     return seconds
 
 
-def _mean_seconds(call: Callable[[], object], device: torch.device) -> float:
+def _mean_seconds(call: Callable[[], object], device: torch.device) -> Seconds:
     synchronize(device)
-    started, num_calls = time.perf_counter(), 0
+    started, cpu_started, num_calls = time.perf_counter(), time.process_time(), 0
     while num_calls == 0 or time.perf_counter() - started < MIN_SECONDS:
         call()
         num_calls += 1
     synchronize(device)
-    return (time.perf_counter() - started) / num_calls
+    return Seconds((time.perf_counter() - started) / num_calls, (time.process_time() - cpu_started) / num_calls)
 
 
-def figures(arm: Arm, seconds: list[float], batch_size: int, flops: float, rate: float) -> dict[str, Any]:
-    """Speed of one arm, from the seconds of a call by round."""
-    median = statistics.median(seconds)
+def figures(arm: Arm, seconds: list[Seconds], batch_size: int, flops: float, rate: float) -> dict[str, Any]:
+    """Speed of one arm, by the clock, from the seconds of a call by round."""
+    by_clock = [of_round.clock for of_round in seconds]
+    median = statistics.median(by_clock)
     return {
         "implementation": arm.implementation,
         "dtype": arm.dtype,
         "compiled": arm.compiled,
         "batch_size": batch_size,
         "seconds": median,
-        "seconds_by_round": seconds,
+        "seconds_by_round": by_clock,
+        "cpu_seconds": statistics.median(of_round.cpu for of_round in seconds),
         "per_second": batch_size / median,
         "tflops": flops / median / 1e12,
         "share_of_matrix_rate": flops / median / rate,
@@ -240,7 +253,8 @@ def machine_line(machine: Mapping[str, Any]) -> str:
     gpu = f"{machine['gpu']} (driver {machine['driver']}, CUDA {machine['cuda']}), " if "gpu" in machine else ""
     return (
         f"{gpu}{machine['cpu']} ({machine['cpu_capability']}), {machine['num_threads']} of {machine['cores']} cores, "
-        f"{machine['memory_gb']} GB, torch {machine['torch']}, transformers {machine['transformers']}"
+        f"{machine['memory_gb']} GB, torch {machine['torch']}, transformers {machine['transformers']}; "
+        f"{machine['malloc']}"
     )
 
 

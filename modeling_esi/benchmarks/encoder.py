@@ -34,7 +34,7 @@ from modeling_esi.benchmarks.comparison import (
     rate_line,
     weight_bytes,
 )
-from modeling_esi.benchmarks.machine import describe, matrix_rate
+from modeling_esi.benchmarks.machine import describe, matrix_rate, use
 from modeling_esi.benchmarks.measured import measured
 from modeling_esi.benchmarks.scaling import markdown
 
@@ -95,8 +95,7 @@ def measure(settings: dict[str, Any]) -> dict[str, Any]:
         RuntimeError: Outputs of the two implementations that differ.
     """
     told = EncoderSettings(**settings)
-    torch.set_num_threads(told.num_threads)
-    device = torch.device(told.device)
+    device = use(told.device, told.num_threads)
     rates = {dtype: matrix_rate(DTYPES[dtype], device, told.matrix_size) for dtype in told.dtypes}
     config = ESIConfig.from_variant(told.variant, signal_encoder=told.preset).ecg_config
     flops = forward_flops(config, told.num_samples)

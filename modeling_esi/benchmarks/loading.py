@@ -44,7 +44,7 @@ def run(num_records: int | None, folder: str | None) -> Generator[str, None, dic
         yield f"prepared / np.memmap, int16 batches: {prepared / speeds['time_memmap']:.2f}"
         yield f"records with gain and offset / np.memmap: {speeds['time_records'] / speeds['time_memmap']:.2f}"
     speeds = {function.removeprefix("time_"): speed for function, speed in speeds.items()}
-    return {"num_records": num_records, "batch_size": BATCH, "malloc": malloc_setting(), "records_per_second": speeds}
+    return {"num_records": num_records, "batch_size": BATCH, "records_per_second": speeds}
 
 
 def time_arrays(folder: str, num_records: int) -> dict[str, float]:

@@ -18,12 +18,28 @@ import torch
 import transformers
 from torch.profiler import ProfilerActivity, profile
 
+from modeling_esi.benchmarks.measured import malloc_setting
+
 MATRIX_SIZE, MATRIX_PRODUCTS = 4096, 20
 
 
 def num_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def use(device: str, num_threads: int) -> torch.device:
+    """Make this process compute there, with so many threads on the CPU, and with float32 as float32.
+
+    On GPUs torch lets convolutions round float32 to TF32 by default, which matrix products do not: the same formula
+    written one way or the other would then differ in speed and result.
+    """
+    torch.set_num_threads(num_threads)
+    chosen = torch.device(device)
+    if chosen.type == "cuda":
+        torch.cuda.set_device(torch.cuda.current_device() if chosen.index is None else chosen.index)
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    return chosen
 
 
 def describe(device: str, num_threads: int) -> dict[str, Any]:
@@ -38,6 +54,7 @@ def describe(device: str, num_threads: int) -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
+        "malloc": malloc_setting(),
         "device": device,
     }
     if torch.device(device).type == "cuda":

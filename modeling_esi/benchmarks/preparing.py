@@ -21,7 +21,7 @@ MODULE = "modeling_esi.benchmarks.preparing"
 def run(num_records: int | None, folder: str | None) -> Generator[str, None, dict[str, Any]]:
     """Lines of the table; returns the figures."""
     num_records = num_records or 3000
-    figures: dict[str, Any] = {"num_records": num_records, "malloc": malloc_setting()}
+    figures: dict[str, Any] = {"num_records": num_records}
     with working_folder(folder) as room:
         data = room / "mimic"
         write_mimic(data, num_records)

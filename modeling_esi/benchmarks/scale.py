@@ -47,7 +47,7 @@ def run(num_records: int | None, folder: str | None) -> Generator[str, None, dic
                 for path in place.iterdir():
                     path.unlink()
             size *= 10
-    return {"malloc": malloc_setting(), "rows": rows}
+    return {"rows": rows}
 
 
 def time_epoch(folder: str, num_records: int) -> dict[str, float]:
