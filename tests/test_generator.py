@@ -13,7 +13,6 @@ from datasets_scripts.cqa.answer_cache import Answer, AnswerCache
 from datasets_scripts.cqa.generator import (
     Generated,
     InferenceGenerator,
-    LocalGenerator,
     RefusedRequest,
     RemoteNotAllowed,
     TemporaryFailure,
@@ -21,6 +20,7 @@ from datasets_scripts.cqa.generator import (
     is_on_this_machine,
     seconds_to_wait,
 )
+from datasets_scripts.cqa.local_generator import LocalGenerator
 from datasets_scripts.cqa.retries import Backoff, call_patiently
 
 MESSAGES = [{"role": "system", "content": "Say."}, {"role": "user", "content": "Statement: Sinus rhythm"}]
@@ -84,7 +84,7 @@ def test_refusals_say_whether_anything_else_would_do_better(status, for_all):
 
 def test_silence_and_closed_doors_fail_for_now():
     with replying(text="late", delay=0.5) as server:
-        with pytest.raises(TemporaryFailure, match="no answer in time"):
+        with pytest.raises(TemporaryFailure, match="no answer in time|Timeout"):
             InferenceGenerator("m", server.url, timeout=0.05).generate(MESSAGES)
     with pytest.raises(TemporaryFailure, match="ConnectError"):
         InferenceGenerator("m", server.url).generate(MESSAGES)

@@ -21,18 +21,17 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from datasets_scripts.cqa.assistant import FALLBACKS, Options, describe_statements
+from datasets_scripts.cqa.assistant import FALLBACKS, Options, describe_statements, distinct_statements
 from datasets_scripts.cqa.generator import (
     AnnouncedGenerator,
     Generator,
     InferenceGenerator,
-    LocalGenerator,
     check_may_send,
 )
 from datasets_scripts.cqa.grounds import Grounds
 from datasets_scripts.cqa.passages import Passage
 from datasets_scripts.cqa.prompts import prompt_hash
-from datasets_scripts.cqa.provenance import not_understood_path, provenance_path, summary, write_results
+from datasets_scripts.cqa.provenance import answers_path, not_understood_path, provenance_path, summary, write_results
 from datasets_scripts.cqa.retries import Backoff, call_patiently
 from datasets_scripts.cqa.retriever import Retriever
 from datasets_scripts.cqa.statement_lists import credentialed_columns, read_statements, statements_of_dataset
@@ -67,7 +66,7 @@ def _describe(arguments: argparse.Namespace) -> int:
         Backoff(attempts=arguments.retries),
     )
     grounds = Grounds(_retriever(arguments))
-    cache = arguments.cache or output.with_suffix(".answers.jsonl")
+    cache = arguments.cache or answers_path(output)
     start = time.monotonic()
     results = describe_statements(statements, generator, grounds, cache, options, progress=True)
     settings = {"corpus_hash": grounds.corpus_hash} | ({"prompt_hash": prompt_hash()} if generator else {})
@@ -87,7 +86,7 @@ def _statements(arguments: argparse.Namespace) -> tuple[list[str], list[str]]:
         statements, columns = statements_of_dataset(arguments.dataset), credentialed_columns(arguments.dataset)
     if arguments.credentialed is not None:
         columns = ["the statements"] if arguments.credentialed else []
-    return statements[: arguments.limit], columns
+    return distinct_statements(statements)[: arguments.limit], columns
 
 
 def _ask(arguments: argparse.Namespace) -> int:
@@ -135,6 +134,8 @@ def _generator(arguments: argparse.Namespace) -> Generator | None:
     if chosen in ("local", "hub") and not arguments.model:
         raise ValueError(f"--generator {chosen}: expected --model with a model's name or folder, got none")
     if chosen == "local":
+        from datasets_scripts.cqa.local_generator import LocalGenerator
+
         return LocalGenerator(arguments.model, max_tokens=arguments.max_tokens)
     base_url = None if chosen == "hub" else chosen
     return InferenceGenerator(

@@ -117,6 +117,11 @@ def not_understood_path(output: str | os.PathLike[str]) -> Path:
     return _beside(output, "not_understood.txt")
 
 
+def answers_path(output: str | os.PathLike[str]) -> Path:
+    """Where the answers of a model are kept."""
+    return _beside(output, "answers.jsonl")
+
+
 def write_results(results: Sequence[Described], output: str | os.PathLike[str], settings: dict[str, str]) -> None:
     """The three files, each written whole or not at all; the dictionary last.
 
@@ -183,7 +188,8 @@ def _one_line(result: Described) -> str:
 
 
 def _beside(output: str | os.PathLike[str], ending: str) -> Path:
-    return Path(output).with_suffix(f".{ending}")
+    output = Path(output)
+    return output.with_name(f"{output.name.removesuffix('.json')}.{ending}")
 
 
 def _write(path: Path, text: str) -> None:
