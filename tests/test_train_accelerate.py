@@ -68,6 +68,7 @@ def test_the_authors_flags_and_defaults():
         (["--config", "recipes/none.yaml"], "no file recipes/none.yaml"),
         (["--dataset", "synthetic", "--push_to_hub"], "--hub_model_id"),
         (["--gradient_accumulation_steps=4"], "another loss.*--contrastive_chunk_size"),
+        (["--dataset=synthetic", "--alignment_weight=1", "--contrastive_chunk_size=2"], "Give one of the two"),
     ],
 )
 def test_flags_that_make_no_sense_are_refused_with_what_to_do(flags, message):
@@ -104,6 +105,15 @@ def test_the_published_recipe_is_the_published_one():
     assert (training.schedule, training.warmup_epochs, training.decay_epochs, training.decay_factor) == (
         "warmup_step_decay", 5, 10, 0.1,
     )  # fmt: skip
+
+
+def test_the_published_recipe_has_nothing_of_the_method():
+    model, data, training = train_accelerate.parse_arguments(["--config", "recipes/released.yaml", "--dataset", "x"])
+    assert (model.positives, data.crop_duration) == (None, None)
+    assert train_accelerate.ESIConfig.from_variant("released").positives == "pair"
+    off = ("amplitude_jitter", "baseline_wander", "muscle_noise", "time_shift", "lead_dropout")
+    assert not any(getattr(data, name) for name in off)
+    assert not any((training.weight_average, training.masked_frames_weight, training.alignment_weight))
 
 
 def test_the_published_learning_rate_over_thirty_epochs():
@@ -357,3 +367,19 @@ def test_the_ptb_xl_recipe_trains_on_real_records_and_loads_back(tmp_path):
     inputs = processor.feature_extractor(read_records(dataset, range(3)))
     assert torch.isfinite(model.get_ecg_features(**inputs)).all()
     assert "auroc/NORM" in result.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (SHARED / "ptbxl_filtered").is_dir(), reason="no ../shared/data/ptbxl_filtered here")
+@pytest.mark.parametrize(("data", "flags"), [("ptbxl_filtered", []), ("ptbxl", ["--scaling", "fixed"])])
+def test_the_recipe_of_statements_trains_on_filtered_and_on_published_records(tmp_path, data, flags):
+    folder = tmp_path / "esi"
+    command = [sys.executable, ROOT / "train_accelerate.py", "--config", "recipes/ptb_xl_statements.yaml", *flags]
+    command += ["--data_dir", SHARED / data, "--output_dir", folder, "--max_steps", 3, "--num_reports", 0]
+    result = subprocess.run([*map(str, command)], cwd=tmp_path, capture_output=True, text=True, timeout=600)
+    assert result.returncode == 0, result.stderr[-3000:]
+    model, processor = AutoModel.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
+    assert model.config.positives == "entailed" and processor.feature_extractor.num_samples == 1000
+    assert processor.feature_extractor.scaling == ("fixed" if flags else "none")
+    trained = json.loads((folder / "results.json").read_text())["trained"]
+    assert ("test/macro_auroc" in trained) == (data == "ptbxl")  # the filtered records are of folds 1-8
