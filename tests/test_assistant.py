@@ -49,7 +49,6 @@ def ask(tmp_path, grounds):
     def asked(behaviour=from_passages, statements=STATEMENTS, options=QUICK, cache="answers.jsonl", **settings):
         with chat_server(behaviour) as server:
             generator = InferenceGenerator("tiny", server.url, **settings)
-            generator.name = "tiny"  # the port is another one each time
             results = describe_statements(statements, generator, grounds, tmp_path / cache, options)
         return results, server
 
@@ -236,7 +235,7 @@ def test_another_model_is_asked_anew(ask, tmp_path, grounds):
 class Remote:
     """A model elsewhere, as far as the assistant knows."""
 
-    name, is_remote = "remote", True
+    name, where, is_remote = "remote", "https://models.example.org", True
 
     def generate(self, messages):
         return Generated(from_passages(1, "", messages).text)
@@ -245,7 +244,11 @@ class Remote:
 def test_the_first_message_is_shown_before_it_leaves(tmp_path, grounds):
     shown = []
     describe_statements(STATEMENTS, AnnouncedGenerator(Remote(), shown.append), grounds, tmp_path / "a.jsonl", QUICK)
-    assert len(shown) == 1 and "first message that goes to remote" in shown[0] and "Statement: " in shown[0]
+    assert (
+        len(shown) == 1
+        and "first message that goes to remote at https://models.example.org" in shown[0]
+        and "Statement: " in shown[0]
+    )
     with pytest.raises(ValueError, match="cache_path"):
         describe_statements(["LBBB"], Remote(), grounds)
 

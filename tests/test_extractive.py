@@ -57,6 +57,7 @@ def test_every_sentence_is_of_the_page_that_it_names_or_of_the_statement(pages):
         ("Probable old inferior infarct", "Probable old inferior myocardial infarction."),
         ("Cannot rule out septal infarct", "Septal myocardial infarction cannot be ruled out."),
         ("Consider left ventricular hypertrophy", "Left ventricular hypertrophy is to be considered."),
+        ("ST changes suggest myocardial ischemia", "Myocardial ischemia is suggested."),
         ("Borderline first degree AV block", "Borderline first degree AV block."),
         ("ANTERIOR INFARCTION - POSSIBLY ACUTE", "Anterior myocardial infarction, possibly acute."),
         ("Atrial fibrillation with RVR", "Atrial fibrillation with a rapid ventricular response."),

@@ -41,7 +41,7 @@ def test_an_answer_has_its_text_and_its_tokens():
         assert asked.generate(MESSAGES) == Generated("P waves are upright.", 11, 7, "stop")
     (body,) = server.bodies
     assert (body["model"], body["max_tokens"], body["messages"]) == ("tiny-model", 37, MESSAGES)
-    assert not asked.is_remote and "tiny-model" in asked.name and server.url in asked.name
+    assert (asked.name, asked.where, asked.is_remote) == ("tiny-model", server.url, False)
 
 
 def test_a_cut_answer_is_known_as_such_and_half_a_character_does_no_harm():

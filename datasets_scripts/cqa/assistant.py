@@ -155,6 +155,8 @@ def _described(
             sources[passage.key] = passage
         sentences.append(SaidSentence(said.text, said.support, passage.key if passage else "", said.problems))
     kept = [said for said in sentences if not (options.drop_flagged and said.problems)]
+    if taken and not kept:
+        kept = sentences  # they are the pages' own
     return Described(
         parsed.text,
         DESCRIBED,

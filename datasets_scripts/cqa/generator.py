@@ -60,9 +60,13 @@ class Generated:
 
 
 class Generator(Protocol):
-    """A chat model: `name` tells it apart in caches and provenance, `is_remote` whether it is outside this machine."""
+    """A chat model: `name` tells it apart in caches and provenance, `where` says where it runs.
+
+    `is_remote` is whether that is outside this machine.
+    """
 
     name: str
+    where: str
     is_remote: bool
 
     def generate(self, messages: list[Message]) -> Generated:
@@ -98,7 +102,8 @@ class InferenceGenerator:
             raise ValueError("generator: expected a model or the URL of a server, got neither; pass --model")
         if base_url is not None:
             _check_url(base_url)
-        self.name = f"{model or 'default'} at {base_url or 'the Hugging Face Hub'}"
+        self.name = str(model or base_url)  # the same model on another port is the same model
+        self.where = base_url or "the Hugging Face Hub"
         self.is_remote = base_url is None or not is_on_this_machine(base_url)
         self._model, self._options = model, {"max_tokens": max_tokens, "temperature": temperature}
         # without a key of its own, a server would be sent the token that is stored for the Hub
@@ -113,16 +118,16 @@ class InferenceGenerator:
         try:
             answer = self._client.chat_completion(messages, model=self._model, **self._options)
         except InferenceTimeoutError as error:
-            raise TemporaryFailure(f"{self.name}: no answer in time") from error
+            raise TemporaryFailure(f"{self.where}: no answer in time") from error
         except HfHubHTTPError as error:
             raise self._failure(error) from error
         except HTTPError as error:
-            raise TemporaryFailure(f"{self.name}: {type(error).__name__}: {error}") from error
-        return _first_choice(answer, self.name)
+            raise TemporaryFailure(f"{self.where}: {type(error).__name__}: {error}") from error
+        return _first_choice(answer, self.where)
 
     def _failure(self, error: HfHubHTTPError) -> TemporaryFailure | RefusedRequest:
         status = error.response.status_code
-        told = f"{self.name}: status {status}: {str(error).splitlines()[0]}"
+        told = f"{self.where}: status {status}: {str(error).splitlines()[0]}"
         if status in BUSY_STATUSES or status >= 500:
             return TemporaryFailure(told, seconds_to_wait(error.response.headers.get("retry-after")))
         return RefusedRequest(told, for_all=status in CLOSED_STATUSES)
@@ -132,7 +137,7 @@ class AnnouncedGenerator:
     """A model elsewhere, whose first message is shown before it is sent."""
 
     def __init__(self, generator: Generator, announce: Callable[[str], object]) -> None:
-        self.name, self.is_remote = generator.name, generator.is_remote
+        self.name, self.where, self.is_remote = generator.name, generator.where, generator.is_remote
         self._generator, self._announce = generator, announce
         self._announced, self._lock = False, threading.Lock()
 
@@ -141,7 +146,7 @@ class AnnouncedGenerator:
         with self._lock:
             if not self._announced:
                 told = "\n".join(f"{message['role']}: {message['content']}" for message in messages)
-                self._announce(f"The first message that goes to {self.name}:\n{told}\n")
+                self._announce(f"The first message that goes to {self.name} at {self.where}:\n{told}\n")
             self._announced = True
         return self._generator.generate(messages)
 
@@ -161,12 +166,12 @@ def check_may_send(
         return
     if not allow_remote:
         raise RemoteNotAllowed(
-            f"{generator.name}: is not on this machine, and statements would be sent there; pass --allow_remote if "
-            "they may be, or use a model of this machine (--generator local, or a URL on 127.0.0.1)"
+            f"{generator.name} at {generator.where}: is not on this machine, and statements would be sent there; pass "
+            "--allow_remote if they may be, or use a model of this machine (--generator local, or a URL on 127.0.0.1)"
         )
     if credentialed and not allow_credentialed:
         raise RemoteNotAllowed(
-            f"{', '.join(credentialed)}: under a data use agreement, which may forbid sending to {generator.name}; "
+            f"{', '.join(credentialed)}: under a data use agreement, which may forbid sending to {generator.where}; "
             "use a model of this machine, or pass --allow_credentialed if the agreement allows it"
         )
 
@@ -234,12 +239,12 @@ def _check_url(url: str) -> None:
         raise ValueError(f"generator: expected a URL such as http://127.0.0.1:8000/v1, got {url!r}")
 
 
-def _first_choice(answer: Any, name: str) -> Generated:
+def _first_choice(answer: Any, where: str) -> Generated:
     """The text and the counts of a chat completion; a server that speaks otherwise counts as one that broke down."""
     try:
         choice, usage = answer.choices[0], answer.usage
         text = (choice.message.content or "").encode(errors="replace").decode()  # half a surrogate pair is no text
     except (AttributeError, IndexError, TypeError, KeyError) as error:
-        raise TemporaryFailure(f"{name}: expected a chat completion, got {str(answer)[:200]!r}") from error
+        raise TemporaryFailure(f"{where}: expected a chat completion, got {str(answer)[:200]!r}") from error
     counts = (getattr(usage, "prompt_tokens", 0) or 0, getattr(usage, "completion_tokens", 0) or 0)
     return Generated(text, *counts, choice.finish_reason or "stop")

@@ -16,7 +16,8 @@ _SPELLED = {
     "brugada": "Brugada", "mobitz": "Mobitz", "rsr": "RSR'", "lown-ganong-levine": "Lown-Ganong-Levine",
     "wolff-parkinson-white": "Wolff-Parkinson-White",
 }  # fmt: skip
-_IN_FRONT = {"possible": "possible", "probable": "probable", "borderline": "borderline", "suggested": "suggested"}
+_IN_FRONT = frozenset({"possible", "probable", "borderline"})
+_BEHIND = {"cannot rule out": "cannot be ruled out", "consider": "to be considered", "suggested": "suggested"}
 _REGIONS = {
     "diffuse": "most leads", "extensive": "many leads", "limb leads": "the limb leads",
     "precordial leads": "the precordial leads", "right precordial leads": "the right precordial leads",
@@ -45,7 +46,8 @@ def display_name(name: str) -> str:
 
 def sentence_case(text: str) -> str:
     """The text with a capital at its beginning and a full stop at its end."""
-    return f"{text[:1].upper()}{text[1:].rstrip('.')}."
+    text = text.strip().rstrip(".")
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 def enumeration(parts: Sequence[str], last: str = "and") -> str:
@@ -112,19 +114,32 @@ def headline(group: Sequence[ParsedFinding], pages: Mapping[str, KnowledgePage])
     >>> headline(parse_statement("frequent PVCs or aberrant ventricular conduction").findings, {})
     'Frequent ventricular premature complexes or aberrant ventricular conduction.'
     """
-    phrase = enumeration([_phrase(finding, pages) for finding in group], "or")
     first = group[0]
+    is_even = len({finding.certainty for finding in group}) == 1
+    phrases = [_phrase(finding, pages) if is_even else _doubted(finding, pages) for finding in group]
+    phrase = enumeration(phrases, "or")
     if any(finding.relation for finding in group):
-        doubt = f"{_IN_FRONT.get(first.certainty, 'possible')} " if first.certainty != "stated" else ""
-        kind = "cause" if not first.negated else "cause, which is denied"
-        return sentence_case(f"{phrase} as a {doubt}{kind}")
+        doubt = f"{_doubt(first)} " if first.certainty != "stated" and is_even else ""
+        return sentence_case(f"{phrase} as a {doubt}cause{', which is denied' if first.negated else ''}")
     if any(finding.negated for finding in group):
         return sentence_case(f"no evidence of {phrase}")
-    if first.certainty == "cannot rule out":
-        return sentence_case(f"{phrase} cannot be ruled out")
-    if first.certainty == "consider":
-        return sentence_case(f"{phrase} is to be considered")
-    return sentence_case(f"{_IN_FRONT.get(first.certainty, '')} {phrase}".strip())
+    if is_even and first.certainty == "cannot rule out":
+        return sentence_case(f"{phrase} {_BEHIND[first.certainty]}")
+    if is_even and first.certainty in _BEHIND:
+        verb = "are" if group[-1].name.endswith(("changes", "complexes")) else "is"
+        return sentence_case(f"{phrase} {verb} {_BEHIND[first.certainty]}")
+    return sentence_case(_doubted(first, pages) if len(group) == 1 else f"{_doubt(first) if is_even else ''} {phrase}")
+
+
+def _doubt(finding: ParsedFinding) -> str:
+    """The statement's doubt in one word; none where it states the finding."""
+    if finding.certainty == "stated":
+        return ""
+    return finding.certainty if finding.certainty in _IN_FRONT else "possible"
+
+
+def _doubted(finding: ParsedFinding, pages: Mapping[str, KnowledgePage]) -> str:
+    return f"{_doubt(finding)} {_phrase(finding, pages)}".strip()
 
 
 def _phrase(finding: ParsedFinding, pages: Mapping[str, KnowledgePage]) -> str:

@@ -15,12 +15,12 @@ class LocalGenerator:
     transformers, OSError where there is no such model, ValueError for a tokenizer without a chat template.
     """
 
-    is_remote = False
+    where, is_remote = "this machine", False
 
     def __init__(self, model: str | os.PathLike[str], *, max_tokens: int = 400, device: str | None = None) -> None:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        self.name = f"{model} on this machine"
+        self.name = str(model)
         self._max_tokens, self._lock = max_tokens, threading.Lock()
         self._tokenizer = AutoTokenizer.from_pretrained(model)
         if not self._tokenizer.chat_template:
