@@ -1,5 +1,9 @@
 """HTML: text under its headings, whatever the tags; scripts and menus are no text."""
 
+import random
+
+import pytest
+
 from datasets_scripts.cqa.html_books import parse_html, read_html
 
 
@@ -40,3 +44,36 @@ def test_title_or_file_name(tmp_path):
 
 def test_deep_nesting_is_read():
     assert blocks("<div>" * 20_000 + "P wave" + "</div>" * 20_000) == [("P wave", ())]
+
+
+def test_comments_declarations_and_quoted_signs_are_no_text():
+    html = '<!DOCTYPE html><?xml version="1.0"?><!-- <p>no</p> --><p><img alt="a > b" src=x>P wave <![if !x]>here</p>'
+    assert blocks(html) == [("P wave here", ())]
+
+
+def test_signs_that_are_no_tags_stay():
+    text = "PR < 120 ms, QRS <3 squares, a<b and c"
+    assert blocks(f"<p>{text}") == blocks(f"<p>{text}</p>") == [(text, ())]
+
+
+def test_what_stands_in_an_open_menu_is_passed_over():
+    assert blocks("<p>one</p><nav><ul>a</nav><p>two</p><script>if (a < b) {'</p>'}</script>three") == [
+        ("one", ()), ("two", ()), ("three", ()),
+    ]  # fmt: skip
+
+
+PIECES = ["<!--", "<a ", "</", "&", "<", "<!", "<?", "<a b='", '<a b="', "<script>", "<p>", "&#", "<nav>"]
+
+
+@pytest.mark.parametrize("piece", PIECES)
+def test_long_rows_of_signs_are_read(piece):
+    """A parser that looks ahead from each sign would not end in the time of the test run."""
+    title, found = parse_html(piece * (2**17 // len(piece)) + "<p>end")
+    assert title == "" and len(found) <= 2
+
+
+def test_any_mixture_of_signs_is_read():
+    signs = ["<", "<!", "<![", "[", "]", ">", "-->", "<p>", "a", "&", "<h1>", "'", '"', "=", "/", "script", "<title>"]
+    choose = random.Random(0)
+    for _ in range(3000):
+        parse_html("".join(choose.choices(signs, k=12)))

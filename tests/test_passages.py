@@ -50,6 +50,12 @@ def test_text_without_points_is_cut():
     assert max(sizes(passages)) <= 130 + MAX_SENTENCE_WORDS
 
 
+def test_a_word_without_end_is_cut():
+    passages = cut(Block("x" * 100_000))
+    assert max(len(passage.text) for passage in passages) < 20_000
+    assert "".join(passage.text for passage in passages).replace(" ", "") == "x" * 100_000
+
+
 def test_short_sections_of_a_chapter_stand_together_under_their_headings():
     passages = cut(
         Block(words(50, "saw"), ("Flutter", "Criteria")),

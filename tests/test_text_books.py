@@ -56,3 +56,8 @@ def test_bytes_are_no_text(tmp_path):
     (tmp_path / "t.txt").write_bytes(bytes(range(256)))
     with pytest.raises(BookError, match="t.txt: expected text"):
         read_plain_text(tmp_path / "t.txt")
+
+
+@pytest.mark.parametrize("piece", ["_a ", "[", "[](", "# ", "<a ", "**", "- ", "`", "\n# "])
+def test_long_rows_of_signs_are_read(piece):
+    assert len(blocks("# " + " " * 9_999 + "x" + piece * 9_999)) <= 1

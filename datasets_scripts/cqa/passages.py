@@ -20,6 +20,7 @@ MIN_WORDS = 80
 MAX_WORDS = 200
 AIM_WORDS = 130
 MAX_SENTENCE_WORDS = 60  # longer ones are tables or lists without points
+MAX_WORD = 100  # characters; longer ones are no words, and are cut
 CHAPTER_SIGN = " > "
 KEY_LENGTH = 16  # hexadecimal digits: among 10^6 passages two agree by chance in 1 of 10^7 corpora
 
@@ -115,7 +116,7 @@ def _goes_on(sentence: str) -> bool:
 
 def _pieces(sentence: str) -> list[tuple[bool, str]]:
     """A sentence, cut where it is too long to be one; the first piece is marked."""
-    words = sentence.split()
+    words = [word[at : at + MAX_WORD] for word in sentence.split() for at in range(0, len(word), MAX_WORD)]
     count = math.ceil(len(words) / MAX_SENTENCE_WORDS)
     size = math.ceil(len(words) / count)
     return [(start == 0, " ".join(words[start : start + size])) for start in range(0, len(words), size)]

@@ -10,13 +10,13 @@ from datasets_scripts.cqa.books import Block, Book, one_line, read_text
 _FRONT_MATTER = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)
 _TITLE = re.compile(r"^(?:title|name):[ \t]*[\"']?(.+?)[\"']?[ \t]*$", re.MULTILINE)
 _FENCE = re.compile(r"^ {0,3}(```|~~~)")
-_ATX = re.compile(r"^ {0,3}(#{1,6})[ \t]+(.*?)[ \t]*#*[ \t]*$")
+_ATX = re.compile(r"^ {0,3}(#{1,6})[ \t]+(.*)$")
 _SETEXT = re.compile(r"^ {0,3}(=+|-+)[ \t]*$")
 _RULE = re.compile(r"^ {0,3}([-*_])[ \t]*(?:\1[ \t]*){2,}$")
 _ITEM = re.compile(r"^[ \t]*(?:[-*+]|\d{1,3}[.)])[ \t]+")
 _MARKUP = (
     (re.compile(r"!?\[([^\][]*)\]\([^()]*\)"), r"\1"),  # links and pictures
-    (re.compile(r"(?<!\w)(\*\*|__|\*|_|`)(?=\S)([^*`]+?)(?<=\S)\1(?!\w)"), r"\2"),
+    (re.compile(r"(?<!\w)(\*\*|__|\*|_|`)(?=\S)([^*`]{1,400}?)(?<=\S)\1(?!\w)"), r"\2"),
     (re.compile(r"</?[a-zA-Z][^<>]*>"), " "),
 )
 
@@ -70,7 +70,7 @@ class _Markdown:
             self._lines.append(line)
         elif heading := _ATX.match(line):
             self.flush()
-            self._open(len(heading[1]), heading[2])
+            self._open(len(heading[1]), heading[2].rstrip().rstrip("#"))
         elif self._lines and (rule := _SETEXT.match(line)):
             name = " ".join(self._lines)
             self._lines.clear()
