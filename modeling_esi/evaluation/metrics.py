@@ -50,7 +50,7 @@ def auroc(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
     Arguments and errors as in `auroc_per_class`.
     """
     ranking = _Ranking.of(*check_scores(scores, targets))
-    return ranking.auroc(np.ones(len(ranking.order)))
+    return ranking.areas(np.ones(len(ranking.order)))[0]
 
 
 def average_precision(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
@@ -59,7 +59,7 @@ def average_precision(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
     Without skill it is the share of positives, not one half. Arguments and errors as in `auroc_per_class`.
     """
     ranking = _Ranking.of(*check_scores(scores, targets))
-    return ranking.average_precision(np.ones(len(ranking.order)))
+    return ranking.areas(np.ones(len(ranking.order)))[1]
 
 
 def areas_of_resample(scores: np.ndarray, targets: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
@@ -70,8 +70,7 @@ def areas_of_resample(scores: np.ndarray, targets: np.ndarray) -> Callable[[np.n
     ranking = _Ranking.of(*check_scores(scores, targets))
 
     def areas(indices: np.ndarray) -> np.ndarray:
-        weights = np.bincount(indices, minlength=len(ranking.order))
-        return np.stack([ranking.auroc(weights), ranking.average_precision(weights)])
+        return ranking.areas(np.bincount(indices, minlength=len(ranking.order)))
 
     return areas
 
@@ -91,7 +90,7 @@ def macro_auroc(scores: np.ndarray, targets: np.ndarray) -> Statistic:
 
     def statistic(indices: np.ndarray) -> float:
         weights = np.bincount(indices, minlength=len(ranking.order))
-        return float(np.nanmean(ranking.auroc(weights)))
+        return float(np.nanmean(ranking.areas(weights)[0]))
 
     return statistic
 
@@ -117,27 +116,31 @@ class _Ranking:
         start, stop = (np.stack(parts, axis=1) for parts in zip(*columns, strict=True))
         return cls(order, np.take_along_axis(targets, order, axis=0), start, stop)
 
-    def auroc(self, weights: np.ndarray) -> np.ndarray:
-        """`(C,)`, with record i counted `weights[i]` times. Whole numbers below 2^53: exact but for the division."""
-        counted = np.asarray(weights, np.float64)[self.order]
-        positives = np.where(self.positive, counted, 0.0)
-        negatives_before = _cumulated(counted - positives)
-        lower = np.take_along_axis(negatives_before, self.tie_start, axis=0)
-        lower_or_tied = np.take_along_axis(negatives_before, self.tie_stop, axis=0)
-        pairs_won = (positives * (lower + lower_or_tied)).sum(axis=0) / 2
-        pairs = positives.sum(axis=0) * negatives_before[-1]
-        return np.divide(pairs_won, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
+    def areas(self, weights: np.ndarray) -> np.ndarray:
+        """`(2, C)`, AUROC and average precision, with record i counted `weights[i]` times.
 
-    def average_precision(self, weights: np.ndarray) -> np.ndarray:
-        """`(C,)`: mean over the positives of the precision at their score; weights as in `auroc`."""
+        The first is exact but for the division where weights are whole numbers below 2^53. The second is the mean over
+        the positives of the precision at their score.
+        """
         counted = np.asarray(weights, np.float64)[self.order]
         positives = np.where(self.positive, counted, 0.0)
-        below = np.take_along_axis(_cumulated(counted), self.tie_start, axis=0)
-        positives_below = np.take_along_axis(_cumulated(positives), self.tie_start, axis=0)
-        found, predicted = positives.sum(axis=0) - positives_below, counted.sum(axis=0) - below
+        before, positives_before = _cumulated(counted), _cumulated(positives)
+        below, positives_below = (
+            np.take_along_axis(sums, self.tie_start, axis=0) for sums in (before, positives_before)
+        )
+        negatives_before = before - positives_before
+        lower_or_tied = np.take_along_axis(negatives_before, self.tie_stop, axis=0)
+        total, nothing = positives_before[-1], np.full(positives.shape[1], np.nan)
+        pairs_won = (positives * (below - positives_below + lower_or_tied)).sum(axis=0) / 2
+        pairs = total * negatives_before[-1]
+        found, predicted = total - positives_below, before[-1] - below
         precision = np.divide(found, predicted, out=np.zeros_like(found), where=predicted > 0)
-        total = positives.sum(axis=0)
-        return np.divide((positives * precision).sum(axis=0), total, out=np.full(len(total), np.nan), where=total > 0)
+        return np.stack(
+            [
+                np.divide(pairs_won, pairs, out=nothing.copy(), where=pairs > 0),
+                np.divide((positives * precision).sum(axis=0), total, out=nothing, where=total > 0),
+            ]
+        )
 
 
 def _cumulated(values: np.ndarray) -> np.ndarray:
@@ -253,9 +256,12 @@ def _draw_groups(
     """How often each group is drawn, `(G,)`, for each accepted resample."""
     num_groups = group_of_record.max() + 1
     must_see = _labels_by_group(group_of_record, targets)
+    # numbers drawn and counted, each draw in places of its own: five times as fast as rng.multinomial
+    first = num_groups * np.arange(_DRAWS_AT_ONCE)[:, None]
     accepted = 0
     for drawn in range(0, num_resamples * MAX_DRAWS_PER_RESAMPLE, _DRAWS_AT_ONCE):
-        counts = rng.multinomial(num_groups, np.full(num_groups, 1 / num_groups), size=_DRAWS_AT_ONCE)
+        groups = rng.integers(num_groups, size=(_DRAWS_AT_ONCE, num_groups)) + first
+        counts = np.bincount(groups.ravel(), minlength=first.size * num_groups).reshape(_DRAWS_AT_ONCE, num_groups)
         complete = (counts.astype(np.float32) @ must_see > 0).all(axis=1)
         for draw in counts[complete][: num_resamples - accepted]:
             accepted += 1
