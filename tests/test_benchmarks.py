@@ -106,17 +106,31 @@ def test_a_quick_call_is_repeated_and_its_mean_taken(monkeypatch):
     assert len(called) == 3
 
 
-def test_a_step_trains_and_holds_weights_gradients_and_moments():
-    torch.manual_seed(0)
-    signals, models = torch.randn(5, 3), [nn.Linear(3, 2) for _ in range(2)]
-    models[1].load_state_dict(models[0].state_dict())
-    for keep, model in zip((False, True), models, strict=True):
-        trained, before = Trained.of(model), model.weight.clone()
-        for _ in range(2):
-            trained.step(lambda m=model: m(signals).square().mean(), "float32", keep)
-        assert not torch.equal(model.weight, before)
-        assert trained.held_bytes() == 4 * 8 * 4 + 2 * 4  # eight weights, four times; a step counter for each tensor
-    torch.testing.assert_close(models[0].weight, models[1].weight)
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_step_trains_and_holds_weights_gradients_and_moments(keep):
+    model, signals = nn.Linear(3, 2), torch.randn(5, 3)
+    before = model.weight.clone()
+    trained = Trained.all_of({"one": model})["one"]
+    for _ in range(2):
+        trained.step(lambda: model(signals).square().mean(), "float32", keep)
+    expected = model.weight.grad.clone()
+    model.zero_grad()
+    assert not torch.equal(model.weight, before)
+    trained.step(lambda: model(signals).square().mean(), "float32", keep)
+    assert (model.weight.grad - expected).abs().max() < 1e-2  # a step's gradient, not the sum of all
+    assert trained.held_bytes() == 4 * 8 * 4 + 2 * 4  # eight weights, four times; a step counter for each tensor
+
+
+def test_implementations_share_weights_gradients_and_optimizer():
+    model = tiny_esi("released")
+    baseline, copied = Baseline(model.config), comparison.copy_with_shared_weights(model)
+    comparison.share_weights(model, baseline)
+    trained = Trained.all_of({"baseline": baseline, "copied": copied, "modeling_esi": model})
+    parameters = dict(model.named_parameters())
+    for one in trained.values():
+        assert all(parameter is parameters[name] for name, parameter in one.model.named_parameters())
+        assert one.optimizer is trained["baseline"].optimizer
+    assert copied.ecg_model is not model.ecg_model
 
 
 def test_nothing_of_a_fresh_model_stays_zero():
@@ -178,11 +192,10 @@ def test_every_mode_and_type_of_an_encoder_is_measured(calm, preset, batch_sizes
 
 def test_encoders_that_compute_something_else_are_refused():
     config = ESIEcgConfig(depths=[1, 1, 1, 1], hidden_sizes=[8, 16, 24, 37])
-    models = encoder.build(config, CPU, compiled=False, num_samples=341)
+    models = encoder.build(config, encoder.EncoderSettings(**TINY), CPU)
     signals = torch.randn(2, 12, 341)
     encoder.check_outputs(*models.values(), signals)
-    with torch.no_grad():
-        models["baseline"].stages[2][0].grn.gamma[0] += 1
+    models["baseline", False].stages[2][0].grn.gamma = nn.Parameter(torch.ones(4 * 24))
     with pytest.raises(RuntimeError, match="outputs of model and baseline: expected a difference of at most 0.0001"):
         encoder.check_outputs(*models.values(), signals)
 

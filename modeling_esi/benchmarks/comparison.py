@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -73,10 +74,6 @@ class Settings:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}.")
 
-    def compilations(self) -> tuple[bool, ...]:
-        """Whether arms are compiled: never, or both ways."""
-        return (False, True) if self.compile else (False,)
-
 
 # ----- what is measured ----------------------------------------------------------------------------------------------
 
@@ -98,14 +95,16 @@ class Measurable:
 
 @dataclass(frozen=True)
 class Trained:
-    """A model with its optimizer, fused AdamW, the same for all implementations."""
+    """A model with its optimizer, fused AdamW."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
 
     @classmethod
-    def of(cls, model: nn.Module) -> Trained:
-        return cls(model.train(), torch.optim.AdamW(model.parameters(), lr=5e-5, fused=True))
+    def all_of(cls, models: Mapping[Any, nn.Module]) -> dict[Any, Trained]:
+        """Models that share their weights, trained by one optimizer."""
+        optimizer = torch.optim.AdamW(next(iter(models.values())).parameters(), lr=5e-5, fused=True)
+        return {name: cls(model.train(), optimizer) for name, model in models.items()}
 
     def step(self, loss: Callable[[], torch.Tensor], dtype: str, keep_gradients: bool = False) -> torch.Tensor:
         """Forward, backward and update; weights are float32, other types go through autocast.
@@ -130,6 +129,19 @@ class Trained:
 def autocast(device: torch.device, dtype: str) -> torch.autocast:
     """Products in `dtype`; for float32, none of it."""
     return torch.autocast(device.type, DTYPES[dtype], enabled=dtype != "float32")
+
+
+def share_weights(model: nn.Module, other: nn.Module) -> None:
+    """`other` computes with the very parameters of `model`, which have the same names; its own are dropped.
+
+    So two implementations fit where one does: weights, gradients and optimizer state are there once.
+    """
+    other.load_state_dict(model.state_dict(keep_vars=True), assign=True)
+
+
+def copy_with_shared_weights(model: nn.Module) -> nn.Module:
+    """Modules of its own, to be compiled, around the same parameters."""
+    return copy.deepcopy(model, memo={id(parameter): parameter for parameter in model.parameters()})
 
 
 def weight_bytes(model: nn.Module) -> int:

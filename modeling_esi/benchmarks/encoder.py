@@ -29,9 +29,11 @@ from modeling_esi.benchmarks.comparison import (
     arm_name,
     cell,
     compare,
+    copy_with_shared_weights,
     enliven,
     machine_line,
     rate_line,
+    share_weights,
     weight_bytes,
 )
 from modeling_esi.benchmarks.machine import describe, matrix_rate, use
@@ -139,21 +141,20 @@ def inference_models(config: ESIEcgConfig, settings: EncoderSettings, device: to
     """Every implementation in every number type."""
     return {
         Arm(name, dtype, compiled): InferenceModel(model.to(DTYPES[dtype]))
-        for compiled in settings.compilations()
         for dtype in settings.dtypes
-        for name, model in build(config, device, compiled, settings.num_samples).items()
+        for (name, compiled), model in build(config, settings, device).items()
     }
 
 
 def training_models(config: ESIEcgConfig, settings: EncoderSettings, device: torch.device) -> dict[Arm, Any]:
-    """Every implementation in every number type but fp16; the types share one model and its optimizer."""
-    models = {}
-    for compiled in settings.compilations():
-        built = build(config, device, compiled, settings.num_samples)
-        trained = {name: Trained.of(model) for name, model in built.items()}
-        for dtype in (dtype for dtype in settings.dtypes if dtype != "fp16"):
-            models |= {Arm(name, dtype, compiled): TrainingModel(one, dtype) for name, one in trained.items()}
-    return models
+    """Every implementation in every number type but fp16; all share weights and optimizer."""
+    trained = Trained.all_of(build(config, settings, device))
+    return {
+        Arm(name, dtype, compiled): TrainingModel(one, dtype)
+        for dtype in settings.dtypes
+        if dtype != "fp16"
+        for (name, compiled), one in trained.items()
+    }
 
 
 MODELS_OF_MODE = {"inference": inference_models, "training": training_models}
@@ -174,24 +175,30 @@ def pooled(model: nn.Module, signals: torch.Tensor) -> torch.Tensor:
     return model(signals).pooler_output if isinstance(model, ESIEcgModel) else model(signals)
 
 
-def build(config: ESIEcgConfig, device: torch.device, compiled: bool, num_samples: int) -> dict[str, nn.Module]:
-    """The implementations with the same random weights, the baseline first; outputs compared before they are compiled.
+def build(config: ESIEcgConfig, settings: EncoderSettings, device: torch.device) -> dict[tuple[str, bool], nn.Module]:
+    """The implementations around the same random weights, the baseline first, by name and whether compiled.
 
     Raises:
         RuntimeError: Outputs that differ by more than `TOLERANCE` of the largest.
     """
     torch.manual_seed(0)
     model = enliven(ESIEcgModel(config)).to(device).eval()
-    if config.encoder_type != "convnextv2":
-        models: dict[str, nn.Module] = {PACKAGE: model}
-    else:
+    models: dict[str, nn.Module] = {PACKAGE: model}
+    if config.encoder_type == "convnextv2":
         baseline = Encoder(config).to(device).eval()
-        baseline.load_state_dict(model.encoder.state_dict())
-        check_outputs(baseline, model, torch.randn(2, config.num_leads, num_samples, device=device))
+        share_weights(model.encoder, baseline)
+        check_outputs(baseline, model, torch.randn(2, config.num_leads, settings.num_samples, device=device))
         models = {BASELINE: baseline, PACKAGE: model}
-    for one in models.values() if compiled else ():
-        (one.encoder if isinstance(one, ESIEcgModel) else one).compile()
-    return models
+    built = {(name, False): one for name, one in models.items()}
+    if settings.compile:
+        built |= {(name, True): compiled_copy(one) for name, one in models.items()}
+    return built
+
+
+def compiled_copy(model: nn.Module) -> nn.Module:
+    copied = copy_with_shared_weights(model)
+    (copied.encoder if isinstance(copied, ESIEcgModel) else copied).compile()
+    return copied
 
 
 def check_outputs(baseline: nn.Module, model: nn.Module, signals: torch.Tensor) -> None:

@@ -33,9 +33,11 @@ from modeling_esi.benchmarks.comparison import (
     autocast,
     cell,
     compare,
+    copy_with_shared_weights,
     enliven,
     machine_line,
     rate_line,
+    share_weights,
 )
 from modeling_esi.benchmarks.machine import describe, matrix_rate, use
 from modeling_esi.benchmarks.measured import measured
@@ -173,13 +175,13 @@ def draw_batch(config: ESIConfig, settings: StepSettings) -> dict[str, torch.Ten
 
 
 def build(config: ESIConfig, device: torch.device) -> dict[str, nn.Module]:
-    """The implementations with the same random weights; the baseline, first, where it computes the variant."""
+    """The implementations around the same random weights; the baseline, first, where it computes the variant."""
     torch.manual_seed(0)
     model = enliven(ESIModel(config)).to(device).train()
     if config.variant != "released":
         return {PACKAGE: model}
     baseline = Baseline(config).to(device).train()
-    baseline.load_state_dict(model.state_dict())
+    share_weights(model, baseline)
     return {BASELINE: baseline, PACKAGE: model}
 
 
@@ -220,15 +222,16 @@ def check_losses(losses: list[dict[str, Any]]) -> None:
 def training_arms(
     models: dict[str, nn.Module], batch: dict[str, torch.Tensor], settings: StepSettings
 ) -> dict[Arm, Measurable]:
-    """A training step of every implementation in every number type; the types share one model and its optimizer."""
-    arms = {}
-    for compiled in settings.compilations():
-        trained = {name: Trained.of(compile_copy(model) if compiled else model) for name, model in models.items()}
-        for dtype in settings.dtypes:
-            for name, one in trained.items():
-                loss = partial(first_loss, one.model, batch)
-                call, kept = (partial(one.step, loss, dtype, keep) for keep in (False, True))
-                arms[Arm(name, dtype, compiled)] = Measurable(call, kept, one.held_bytes)
+    """A training step of every implementation in every number type; all share weights and optimizer."""
+    built = {(name, False): model for name, model in models.items()}
+    if settings.compile:
+        built |= {(name, True): compiled_copy(model) for name, model in models.items()}
+    all_trained, arms = Trained.all_of(built), {}
+    for dtype in settings.dtypes:
+        for (name, compiled), one in all_trained.items():
+            loss = partial(first_loss, one.model, batch)
+            call, kept = (partial(one.step, loss, dtype, keep) for keep in (False, True))
+            arms[Arm(name, dtype, compiled)] = Measurable(call, kept, one.held_bytes)
     return arms
 
 
@@ -236,12 +239,12 @@ def first_loss(model: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor
     return compute_losses(model, batch)[0]
 
 
-def compile_copy(model: nn.Module) -> nn.Module:
-    """A copy whose parts are compiled as `train_accelerate.py --compile` has them; of the baseline, all of it."""
-    compiled = copy.deepcopy(model)
-    for part in (compiled.ecg_model.encoder, compiled.decoder) if isinstance(compiled, ESIModel) else (compiled,):
+def compiled_copy(model: nn.Module) -> nn.Module:
+    """Parts are compiled as `train_accelerate.py --compile` has them; of the baseline, all of it."""
+    copied = copy_with_shared_weights(model)
+    for part in (copied.ecg_model.encoder, copied.decoder) if isinstance(copied, ESIModel) else (copied,):
         part.compile()
-    return compiled
+    return copied
 
 
 def forward_flops(config: ESIConfig, num_samples: int, num_tokens: int) -> int:
