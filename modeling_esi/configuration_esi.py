@@ -265,8 +265,9 @@ class ESIConfig(PreTrainedConfig):
         logit_bias_init_value: What sigmoid adds to the scaled similarities at the start. SigLIP starts at scale 10
             (`logit_scale_init_value=math.log(10)`) and bias -10.
         contrastive_loss_weight, caption_loss_weight: Weights in the sum. With caption weight 0 no decoder is built.
-        text_groups: The text encoder runs over so many groups of rows of similar length, so that little is computed
-            on padding. It changes speed alone; 1 runs it once, over the padded batch.
+        text_groups: In training the text encoder runs over so many groups of rows of similar length, so that little is
+            computed on padding. It changes speed alone; 1 runs it once, over the padded batch, which is better where
+            weights are sharded over a slow network: every run gathers them.
         initializer_range: Standard deviation that heads and projections start from; `hidden_size ** -0.5` where not
             given.
 

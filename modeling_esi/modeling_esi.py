@@ -4,7 +4,6 @@ Yu, Guo and Sano, "ECG Semantic Integrator (ESI): A Foundation ECG Model Pretrai
 Text", TMLR 2024, https://arxiv.org/abs/2405.19366. The joint model stands last; read `ESIModel.forward`.
 """
 
-import inspect
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -12,16 +11,16 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPooling, SequenceClassifierOutput
-from transformers.models.auto.modeling_auto import MODEL_MAPPING
 from transformers.utils import ModelOutput, can_return_tuple
 
 from .caption_decoder import ESICaptionDecoder, ESIDecoderOutput
 from .configuration_esi import ESIConfig, ESIEcgConfig
 from .convnextv2_1d import ConvNeXtV2Encoder1d, GlobalResponseNorm, TimeNorm
 from .losses import caption_loss, caption_targets, configured_contrastive_loss, mean_over_processes
+from .text_model import build_text_model, holders_of, without_pooler
 from .texts_by_length import RealTokens, encode_by_length
 from .vocabulary_loss import vocabulary_loss
 from .xresnet1d import XResNet1dEncoder
@@ -231,7 +230,7 @@ class ESIModel(ESIPreTrainedModel):
         super().__init__(config)
         width, decoder_config = config.hidden_size, config.decoder_config
         self.ecg_model = ESIEcgModel._from_config(config.ecg_config)
-        self.text_model = build_text_model(config.text_config) if text_model is None else _without_pooler(text_model)
+        self.text_model = build_text_model(config.text_config) if text_model is None else without_pooler(text_model)
         self.ecg_head = nn.Linear(config.ecg_config.hidden_size, width)
         self.ecg_norm = nn.LayerNorm(width, bias=False)
         self.ecg_projection = nn.Linear(width, config.projection_dim, bias=False)
@@ -246,7 +245,7 @@ class ESIModel(ESIPreTrainedModel):
                 self.context_head = nn.Linear(config.ecg_config.hidden_sizes[-1], width)
                 self.context_norm = nn.LayerNorm(width, bias=False)
         self.post_init()
-        self._no_split_modules -= _holders_of(self.get_input_embeddings(), self)
+        self._no_split_modules -= holders_of(self.get_input_embeddings(), self)
 
     def get_input_embeddings(self) -> nn.Module:
         return self.text_model.get_input_embeddings()
@@ -504,30 +503,6 @@ class ESIModel(ESIPreTrainedModel):
                 "generate: decoder_config.bos_token_id is not set. Set it (and eos_token_id) from the tokenizer, "
                 "or pass input_ids that begin with the start token."
             )
-
-
-def build_text_model(config: PreTrainedConfig) -> PreTrainedModel:
-    """A fresh text encoder of any architecture, without the pooler that no loss would train."""
-    model_class = MODEL_MAPPING.get(type(config), None)
-    if model_class is None:
-        return AutoModel.from_config(config)
-    return model_class._from_config(config, **({"add_pooling_layer": False} if _can_pool(model_class) else {}))
-
-
-def _can_pool(model_class: type) -> bool:
-    return "add_pooling_layer" in inspect.signature(model_class.__init__).parameters
-
-
-def _without_pooler(text_model: PreTrainedModel) -> PreTrainedModel:
-    """Drop the pooler of a loaded encoder: parameters without a gradient stop distributed training."""
-    if _can_pool(type(text_model)):
-        text_model.pooler = None
-    return text_model
-
-
-def _holders_of(table: nn.Module, model: nn.Module) -> set[str]:
-    """Names of the classes that hold the token table: it is read outside of them, so no engine may shard them alone."""
-    return {type(module).__name__ for module in model.modules() if table in module.children()}
 
 
 def _only_hidden_states(kwargs: dict[str, Any]) -> dict[str, Any]:

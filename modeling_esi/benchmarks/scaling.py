@@ -253,7 +253,13 @@ def memory_table() -> list[str]:
     cases += [("convnextv2_huge", 8, False), ("convnextv2_huge", 8, True)]
     rows = [memory_row(*case) for case in cases]
     head = ["encoder", "engine", "weights", "bf16 copies", "gradients", "AdamW", "DDP buckets", "activations", "sum"]
-    return markdown([*head, "pairs that 80 GB hold"], rows)
+    logits = logits_bytes(model_config())
+    return [
+        *markdown([*head, "pairs that 80 GB hold"], rows),
+        "",
+        f"Logits kept whole would add {logits / 1e6:.0f} MB for each pair, {BATCH_SIZE * logits / 1e9:.1f} GB for "
+        f"{BATCH_SIZE}.",
+    ]
 
 
 def memory_row(signal_encoder: str, num_gpus: int, sharded: bool) -> list[str]:
