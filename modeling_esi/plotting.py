@@ -1,0 +1,567 @@
+"""The 12-lead page on ECG paper, in true size: 25 mm/s and 10 mm/mV on a grid of 1 and 5 mm.
+
+    python -m modeling_esi.plotting record.hea --output page.png
+    python -m modeling_esi.plotting record.dcm --output page.svg --layout 6x2 --paper_speed 50 --gain 20
+    python -m modeling_esi.plotting record.hea --output page.png --model esi-ecg --target "Atrial fibrillation."
+
+The page is one matplotlib axes whose unit is the millimetre, so a printed SVG or PDF, or a PNG at its own resolution,
+can be measured with a ruler. Standards of the paper: AHA/ACC/HRS 2007, https://doi.org/10.1161/CIRCULATIONAHA.106.180200.
+matplotlib's objects are used directly, not `pyplot`, which would keep figures and settings for the whole program.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .configuration_esi import LEADS
+from .lead_names import parse_lead_name
+from .recordings import check_rate
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from .attribution import Attribution
+
+__all__ = ["BASELINES", "GAINS", "LAYOUTS", "PAPER_SPEEDS", "plot_ecg", "save_page"]
+
+LAYOUTS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "3x4": (("I", "aVR", "V1", "V4"), ("II", "aVL", "V2", "V5"), ("III", "aVF", "V3", "V6")),
+    "6x2": tuple(zip(LEADS[:6], LEADS[6:], strict=True)),
+    "12x1": tuple((lead,) for lead in LEADS),
+}
+"""Rows of leads on the page; columns follow each other in time. A fourth layout, "rows", is what was recorded."""
+PAPER_SPEEDS = (12.5, 25.0, 50.0)  # mm/s
+GAINS = (5.0, 10.0, 20.0)  # mm/mV
+BASELINES = ("median", "zero")
+DPI = 254  # ten pixels to the millimetre
+CALIBRATION_MV, CALIBRATION_S = 1.0, 0.2
+
+MM_PER_INCH = 25.4
+A4 = (297.0, 210.0)  # the least page, in mm; all that follows is in mm too
+HEADER, FOOTER, FOOTER_WITH_COLOURS = 15.0, 10.0, 25.0
+LEFT_OF_SIGNAL, RIGHT_OF_SIGNAL, MARGIN = 15.0, 5.0, 10.0
+ROW_ABOVE_AND_BELOW = {3: (20.0, 20.0), 4: (20.0, 20.0), 6: (15.0, 10.0), 7: (15.0, 10.0)}
+SMALLEST_ROW = (10.0, 5.0)
+NAME_ABOVE = 15.0  # a lead's name, at most: it must be nearer to its own line than to that of the row above
+FURTHEST = 60.0  # from the baseline; what goes further is cut there, and marked
+
+_FONT = "DejaVu Sans"  # comes with matplotlib: the same page everywhere
+_PINK = {"fine": "#f7d4d4", "bold": "#e8a0a0"}
+_GREY = {"fine": "#e4e4e4", "bold": "#c2c2c2"}
+_BLUE, _RED, _DENSEST = (0.13, 0.40, 0.67), (0.84, 0.15, 0.12), 0.65  # attribution: lowered, raised, opacity
+
+
+def plot_ecg(
+    signal: Any,
+    sampling_rate: float | None = None,
+    leads: Sequence[str] | None = None,
+    *,
+    layout: str | None = None,
+    rhythm_leads: Sequence[str] | None = None,
+    paper_speed: float = 25.0,
+    gain: float = 10.0,
+    start: float = 0.0,
+    duration: float = 10.0,
+    baseline: str = "median",
+    title: str = "",
+    attribution: Attribution | None = None,
+) -> Figure:
+    """Draw a record on ECG paper, in true size; nothing is filtered, and nothing says whose record it is.
+
+    A row is as high as its leads need. Where a trace goes further than 60 mm from its baseline, it is cut there,
+    marked, and the foot of the page says how far it goes. Samples that are missing (NaN) are gaps; a lead that is
+    missing is named and left empty; other channels are named at the foot.
+
+    Args:
+        signal: a record (an object or a mapping with `signal`, `sampling_rate`, `leads`), or `(num_leads,
+            num_samples)` in mV.
+        sampling_rate: in Hz, where the record does not say it.
+        leads: one name per row, where the record does not say them.
+        layout: "3x4", "6x2", "12x1", or "rows" for each channel as recorded. By default "3x4" where at least six of
+            the twelve leads are there, else "rows".
+        rhythm_leads: drawn below over the whole time; by default II (or else the first lead) in "3x4", none in others.
+        paper_speed: 12.5, 25 or 50 mm/s.
+        gain: 5, 10 or 20 mm/mV.
+        start, duration: which seconds are drawn; the columns of a layout share them.
+        baseline: what lies on a row's line: "median" of each lead over the record, or "zero".
+        title: a line above the page, such as a record's number. Empty: none.
+        attribution: of `modeling_esi.attribution.attribute`, drawn as colours behind the traces, on grey paper.
+
+    Returns:
+        A figure whose size is the page's: at least A4 across.
+
+    Raises:
+        ValueError: for options out of these, a signal that does not fit its leads, a lead that is there twice,
+            a start behind the end, and a rhythm lead that was not recorded.
+
+    >>> figure = plot_ecg(np.zeros((12, 5000)), 500, LEADS)
+    >>> (figure.get_size_inches() * 25.4).round(3).tolist()
+    [297.0, 210.0]
+    """
+    _check_options(paper_speed, gain, duration, baseline)
+    recording = _read(signal, sampling_rate, leads, baseline)
+    if not 0 <= start < recording.duration:
+        raise ValueError(f"start: expected 0 to {recording.duration:g} s, where the record ends, got {start!r}.")
+    scale = _Scale(paper_speed, gain, start, duration)
+    rows = _rows_of_leads(recording, layout, rhythm_leads)
+    page = _Page.for_rows(recording, scale, rows, FOOTER if attribution is None else FOOTER_WITH_COLOURS)
+    axes = _blank_page(page)
+    _draw_grid(axes, page, _PINK if attribution is None else _GREY)
+    if attribution is not None:
+        _draw_attribution(axes, page, attribution)
+    for row in page.rows:
+        _draw_calibration(axes, page, row)
+        for panel in row.panels:
+            _draw_panel(axes, page, row, panel)
+    _write_around(axes, page, title)
+    return axes.figure
+
+
+def save_page(figure: Figure, path: str | PathLike[str], dpi: float = DPI) -> Path:
+    """Write a page as PNG, SVG or PDF, by the path's ending; the same figure gives the same bytes.
+
+    `dpi`, pixels per inch of a PNG, is written into it, so that it prints in true size. Raises ValueError for another
+    ending. Returns the path.
+    """
+    import matplotlib
+
+    metadata: dict[str, dict[str, None]] = {
+        ".png": {"Software": None}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None},
+    }  # fmt: skip
+    path = Path(path)
+    if path.suffix.lower() not in metadata:
+        raise ValueError(f"path: expected an ending of {', '.join(metadata)}, got {path.name!r}.")
+    with matplotlib.rc_context({"svg.hashsalt": "esi-ecg", "svg.fonttype": "none", "savefig.bbox": None}):
+        figure.savefig(path, dpi=dpi, metadata=metadata[path.suffix.lower()])
+    return path
+
+
+# ----- what is drawn -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Recording:
+    """Signals `(num_leads, num_samples)` in mV above their baselines, with the channel of each lead."""
+
+    signal: np.ndarray
+    sampling_rate: float
+    channels: dict[str, int]
+    baseline: str
+
+    @property
+    def duration(self) -> float:
+        return self.signal.shape[1] / self.sampling_rate
+
+    def has(self, lead: str) -> bool:
+        return lead in self.channels and bool(np.isfinite(self.signal[self.channels[lead]]).any())
+
+
+def _read(signal: Any, sampling_rate: Any, leads: Any, baseline: str) -> _Recording:
+    if isinstance(signal, Mapping) or hasattr(signal, "leads"):
+        if sampling_rate is not None or leads is not None:
+            raise ValueError("sampling_rate, leads: expected them in the record or in the call, got both: leave out.")
+        get = signal.get if isinstance(signal, Mapping) else lambda name: getattr(signal, name, None)
+        signal, sampling_rate, leads = get("signal"), get("sampling_rate"), get("leads")
+    if hasattr(signal, "detach"):
+        signal = signal.detach().cpu()
+    values = np.array(signal, dtype=np.float64)  # a copy: it is changed below
+    if leads is None or values.ndim != 2 or len(values) != len(leads) or values.size == 0:
+        raise ValueError(
+            f"signal: expected (num_leads, num_samples) in mV and one name per lead, got shape {values.shape} and "
+            f"leads {None if leads is None else list(leads)}. A stored row becomes a record by row_to_record."
+        )
+    values[~np.isfinite(values)] = np.nan
+    if baseline == "median":
+        recorded = np.isfinite(values).any(axis=1)
+        values[recorded] -= np.nanmedian(values[recorded], axis=1, keepdims=True)
+    return _Recording(values, check_rate(sampling_rate), _channels(leads), baseline)
+
+
+def _channels(leads: Sequence[str]) -> dict[str, int]:
+    channels: dict[str, int] = {}
+    for channel, spelled in enumerate(leads):
+        lead = parse_lead_name(spelled) or spelled
+        if lead in channels:
+            raise ValueError(f"leads: expected each lead once, got {lead} twice in {list(leads)}: keep one.")
+        channels[lead] = channel
+    return channels
+
+
+def _rows_of_leads(recording: _Recording, layout: str | None, rhythm: Sequence[str] | None) -> list[tuple[str, ...]]:
+    """The leads of each row of the page, rhythm strips last."""
+    if layout is None:
+        layout = "3x4" if sum(lead in recording.channels for lead in LEADS) >= 6 else "rows"
+    if layout not in (*LAYOUTS, "rows"):
+        raise ValueError(f"layout: expected one of {', '.join(LAYOUTS)} or rows, got {layout!r}.")
+    rows = LAYOUTS.get(layout, tuple((lead,) for lead in recording.channels))
+    if rhythm is None:
+        there = [lead for lead in ("II", *recording.channels) if recording.has(lead)]
+        rhythm = there[:1] if layout == "3x4" else []
+    rhythm = [rhythm] if isinstance(rhythm, str) else rhythm
+    strips = [parse_lead_name(lead) or lead for lead in rhythm]
+    unknown = [lead for lead in strips if not recording.has(lead)]
+    if unknown:
+        raise ValueError(f"rhythm_leads: expected some of {', '.join(recording.channels)}, got {', '.join(unknown)}.")
+    return [*rows, *((lead,) for lead in strips)]
+
+
+# ----- where it is drawn: millimetres from the page's lower left corner ----------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """How seconds and millivolts become millimetres, and which seconds are drawn."""
+
+    paper_speed: float
+    gain: float
+    start: float
+    duration: float
+
+
+@dataclass(frozen=True)
+class _Panel:
+    """One lead over some seconds, its left end at `left` mm."""
+
+    lead: str
+    left: float
+    start: float
+    duration: float
+
+
+@dataclass(frozen=True)
+class _Row:
+    """Panels on one `baseline` (mm), and how far they reach above and below it."""
+
+    panels: tuple[_Panel, ...]
+    above: float
+    below: float
+    baseline: float
+
+
+@dataclass(frozen=True)
+class _Page:
+    """Size and rows of a page; `grid` is left, bottom, right, top of the paper on it."""
+
+    width: float
+    height: float
+    grid: tuple[float, float, float, float]
+    rows: tuple[_Row, ...]
+    recording: _Recording
+    scale: _Scale
+
+    @classmethod
+    def for_rows(cls, recording: _Recording, scale: _Scale, rows: list[tuple[str, ...]], footer: float) -> _Page:
+        """The page with room for all rows: the first at the top, each as high as its traces."""
+        across = LEFT_OF_SIGNAL + 5 * math.ceil(scale.duration * scale.paper_speed / 5 - 1e-9) + RIGHT_OF_SIGNAL
+        width = max(A4[0], across + 2 * MARGIN)
+        left = (width - across) / 2
+        panels = [_panels(leads, left + LEFT_OF_SIGNAL, scale) for leads in rows]
+        reaches = [_reach(recording, scale, of_row, len(rows)) for of_row in panels]
+        down = sum(above + below for above, below in reaches)
+        height = max(A4[1], HEADER + down + footer)
+        bottom = footer + (height - HEADER - footer - down) / 2
+        placed, top = [], bottom + down
+        for of_row, (above, below) in zip(panels, reaches, strict=True):
+            placed.append(_Row(of_row, above, below, top - above))
+            top -= above + below
+        return cls(width, height, (left, bottom, left + across, bottom + down), tuple(placed), recording, scale)
+
+    def trace(self, panel: _Panel) -> tuple[np.ndarray, np.ndarray]:
+        """A panel's samples: mm from the page's left edge, mm above the baseline (not cut)."""
+        return _trace(self.recording, self.scale, panel)
+
+
+def _panels(leads: tuple[str, ...], left: float, scale: _Scale) -> tuple[_Panel, ...]:
+    each = scale.duration / len(leads)
+    return tuple(
+        _Panel(lead, left + place * each * scale.paper_speed, scale.start + place * each, each)
+        for place, lead in enumerate(leads)
+    )
+
+
+def _trace(recording: _Recording, scale: _Scale, panel: _Panel) -> tuple[np.ndarray, np.ndarray]:
+    if panel.lead not in recording.channels:
+        return np.zeros(0), np.zeros(0)
+    rate = recording.sampling_rate
+    first = math.ceil(panel.start * rate - 1e-6)
+    last = math.floor((panel.start + panel.duration) * rate + 1e-6)  # shared with the next panel: no gap between
+    values = recording.signal[recording.channels[panel.lead], first : last + 1]
+    time = np.arange(first, first + len(values)) / rate
+    return panel.left + (time - panel.start) * scale.paper_speed, values * scale.gain
+
+
+def _reach(recording: _Recording, scale: _Scale, panels: tuple[_Panel, ...], num_rows: int) -> tuple[float, float]:
+    """Millimetres above and below the baseline that a row needs, in steps of 5, `FURTHEST` at most."""
+    traces = [_trace(recording, scale, panel)[1] for panel in panels]
+    values = np.concatenate([np.zeros(1), *(trace[np.isfinite(trace)] for trace in traces)])
+    least_above, least_below = ROW_ABOVE_AND_BELOW.get(num_rows, SMALLEST_ROW)
+    least_above = max(least_above, scale.gain * CALIBRATION_MV)
+
+    def in_steps(reach: float) -> float:
+        return min(FURTHEST, 5 * math.ceil(reach / 5 - 1e-9))
+
+    return max(least_above, in_steps(values.max())), max(least_below, in_steps(-values.min()))
+
+
+# ----- drawing -------------------------------------------------------------------------------------------------------
+
+
+def _blank_page(page: _Page) -> Axes:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(page.width / MM_PER_INCH, page.height / MM_PER_INCH), dpi=100, facecolor="white")
+    FigureCanvasAgg(figure)
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, page.width), ylim=(0, page.height))
+    axes.set_axis_off()
+    return axes
+
+
+def _width_in_points(millimetres: float) -> float:
+    return millimetres / MM_PER_INCH * 72
+
+
+def _draw_grid(axes: Axes, page: _Page, colours: Mapping[str, str]) -> None:
+    left, bottom, right, top = page.grid
+    for step, kind, width in ((1, "fine", 0.1), (5, "bold", 0.2)):
+        lines = [((x, bottom), (x, top)) for x in np.arange(left, right + 0.5, step)]
+        lines += [((left, y), (right, y)) for y in np.arange(bottom, top + 0.5, step)]
+        _draw_lines(axes, lines, f"grid-{step}mm", colours[kind], width, step / 10)
+
+
+def _draw_lines(
+    axes: Axes, lines: Sequence[Sequence[tuple[float, float]]], name: str, colour: str, width: float, zorder: float
+) -> None:
+    """Polylines as one path, which an SVG holds as one element with this name; `width` in mm."""
+    from matplotlib.patches import PathPatch
+    from matplotlib.path import Path as Outline
+
+    codes = [code for line in lines for code in (Outline.MOVETO, *[Outline.LINETO] * (len(line) - 1))]
+    outline = Outline([point for line in lines for point in line], codes)
+    axes.add_patch(
+        PathPatch(outline, fill=False, edgecolor=colour, linewidth=_width_in_points(width), gid=name, zorder=zorder)
+    )
+
+
+def _draw_calibration(axes: Axes, page: _Page, row: _Row) -> None:
+    """1 mV for 200 ms, as this page draws it."""
+    left, foot = row.panels[0].left - 12.5, row.baseline
+    head, wide = foot + CALIBRATION_MV * page.scale.gain, CALIBRATION_S * page.scale.paper_speed
+    flat = min(2.5, (12.0 - wide) / 2)
+    x = np.cumsum([left, flat, 0, wide, 0, flat])
+    points = list(zip(x, (foot, foot, head, head, foot, foot), strict=True))
+    _draw_lines(axes, [points], "calibration", "black", 0.25, 3)
+
+
+def _draw_panel(axes: Axes, page: _Page, row: _Row, panel: _Panel) -> None:
+    if panel is not row.panels[0]:
+        ticks = [((panel.left, row.baseline + a), (panel.left, row.baseline + b)) for a, b in ((3, 7), (-7, -3))]
+        _draw_lines(axes, ticks, "separator", "black", 0.25, 3)
+    above = min(row.above, NAME_ABOVE)
+    _write(axes, panel.left + 1, row.baseline + above - 1, panel.lead, 9, weight="bold", va="top")
+    x, y = page.trace(panel)
+    if not np.isfinite(y).any():
+        ended = page.recording.has(panel.lead)
+        reason = "no samples here" if ended else "not recorded"
+        _write(axes, panel.left + 4, row.baseline + 1, reason, 7, colour="0.45")
+        return
+    axes.plot(
+        x, row.baseline + np.clip(y, -row.below, row.above), color="black", linewidth=_width_in_points(0.25),
+        gid=f"trace-{panel.lead}", zorder=4, solid_joinstyle="round",
+    )  # fmt: skip
+    for beyond, edge, points_to in ((y > row.above, row.above, 1), (y < -row.below, -row.below, -1)):
+        for middle in _middles_of_runs(beyond, x):
+            _mark_cut(axes, middle, row.baseline + edge, points_to)
+
+
+def _middles_of_runs(holds: np.ndarray, x: np.ndarray) -> list[float]:
+    ends = np.flatnonzero(np.diff(np.concatenate([[False], holds, [False]]).astype(int)))
+    return [(x[first] + x[behind - 1]) / 2 for first, behind in ends.reshape(-1, 2)]
+
+
+def _mark_cut(axes: Axes, x: float, edge: float, points_to: int) -> None:
+    """A triangle at the edge of the row, pointing to where the trace went."""
+    from matplotlib.patches import Polygon
+
+    corners = [(x - 1, edge - 2 * points_to), (x + 1, edge - 2 * points_to), (x, edge)]
+    axes.add_patch(Polygon(corners, closed=True, facecolor="red", edgecolor="none", gid="cut", zorder=5))
+
+
+# ----- attribution ---------------------------------------------------------------------------------------------------
+
+
+def _draw_attribution(axes: Axes, page: _Page, attribution: Attribution) -> None:
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import LinearSegmentedColormap, Normalize
+    from matplotlib.patches import Rectangle
+
+    known = attribution.values[np.isfinite(attribution.values)]
+    largest = float(np.abs(known).max()) if known.size and known.any() else 1.0
+    ramp = [(*_BLUE, _DENSEST), (*_BLUE, 0.0), (*_RED, 0.0), (*_RED, _DENSEST)]  # clear where nothing was added
+    colours = LinearSegmentedColormap.from_list("attribution", list(zip((0, 0.5, 0.5, 1), ramp, strict=True)))
+    mappable = ScalarMappable(Normalize(-largest, largest), colours)
+    for row in page.rows:
+        for panel in row.panels:
+            for left, wide, value in _windows_of(panel, attribution, page.scale.paper_speed):
+                axes.add_patch(
+                    Rectangle((left, row.baseline - row.below), wide, row.above + row.below, linewidth=0,
+                              facecolor=mappable.to_rgba(value), gid=f"attribution-{panel.lead}", zorder=2)
+                )  # fmt: skip
+    _draw_colour_bar(axes, page, mappable, attribution)
+
+
+def _windows_of(panel: _Panel, attribution: Attribution, paper_speed: float) -> list[tuple[float, float, float]]:
+    """Left end and width in mm, and value, of each window on a panel."""
+    if panel.lead not in attribution.leads:
+        return []
+    found = []
+    for number, value in enumerate(attribution.values[attribution.leads.index(panel.lead)]):
+        begins = max(number * attribution.window, panel.start)
+        ends = min((number + 1) * attribution.window, attribution.duration, panel.start + panel.duration)
+        if ends - begins > 1e-9 and np.isfinite(value):
+            found.append((panel.left + (begins - panel.start) * paper_speed, (ends - begins) * paper_speed, value))
+    return found
+
+
+def _draw_colour_bar(axes: Axes, page: _Page, mappable: Any, attribution: Attribution) -> None:
+    left, bottom, right, _ = page.grid
+    rectangle = ((right - 70) / page.width, (bottom - 7) / page.height, 70 / page.width, 3 / page.height)
+    bar = axes.figure.colorbar(mappable, cax=axes.figure.add_axes(rectangle), orientation="horizontal")
+    bar.ax.tick_params(labelsize=6, length=2)
+    bar.set_label("added to the score (blue lowered it, red raised it)", fontsize=6.5, fontfamily=_FONT, labelpad=1)
+    how = f"{attribution.method.replace('_', ' ')}, windows of {attribution.window:g} s"
+    _write(axes, left, bottom - 11, f"score {attribution.score:.3g} of: {attribution.target}   ({how})", 8)
+
+
+# ----- what is written -----------------------------------------------------------------------------------------------
+
+
+def _write(axes: Axes, x: float, y: float, text: str, size: float, colour: str = "black", **style: Any) -> None:
+    # without parse_math a name with two dollar signs would become a formula
+    axes.text(x, y, text, fontsize=size, color=colour, family=_FONT, zorder=6, parse_math=False, **style)
+
+
+def _write_around(axes: Axes, page: _Page, title: str) -> None:
+    left, bottom, _, top = page.grid
+    scale, recording = page.scale, page.recording
+    ends = min(scale.start + scale.duration, recording.duration)
+    facts = [
+        f"{scale.paper_speed:g} mm/s", f"{scale.gain:g} mm/mV", "filter: none",
+        f"{recording.sampling_rate:g} Hz", f"{scale.start:g} to {ends:g} s of {recording.duration:g} s",
+    ]  # fmt: skip
+    _write(axes, left, top + 2, "    ".join(facts), 8)
+    _write(axes, left, top + 7, title, 10, weight="bold")
+    _write(axes, left, bottom - 5, "    ".join(_remarks(page)), 7, colour="0.25")
+
+
+def _remarks(page: _Page) -> list[str]:
+    """What a reader must know of what is not on the page."""
+    drawn = {panel.lead for row in page.rows for panel in row.panels}
+    others = [lead for lead in page.recording.channels if lead not in drawn]
+    line = "0 mV" if page.recording.baseline == "zero" else "each lead's median over the record"
+    remarks = [f"level with the foot of the calibration mark: {line}"]
+    remarks += [f"not on this page: {', '.join(others)}"] if others else []
+    for row in page.rows:
+        for panel in row.panels:
+            y = page.trace(panel)[1]
+            if (y > row.above).any() or (y < -row.below).any():
+                low, high = np.nanmin(y) / page.scale.gain, np.nanmax(y) / page.scale.gain
+                remarks.append(f"{panel.lead} cut where marked, goes from {low:.1f} to {high:.1f} mV")
+    return list(dict.fromkeys(remarks))
+
+
+# ----- options and command line --------------------------------------------------------------------------------------
+
+
+def _check_options(paper_speed: float, gain: float, duration: float, baseline: str) -> None:
+    given = {"paper_speed": (paper_speed, PAPER_SPEEDS), "gain": (gain, GAINS), "baseline": (baseline, BASELINES)}
+    for name, (value, choices) in given.items():
+        if value not in choices:
+            listed = ", ".join(str(choice) for choice in choices)
+            raise ValueError(f"{name}: expected one of {listed}, got {value!r}.")
+    if not 0 < duration <= 60:
+        raise ValueError(f"duration: expected up to 60 s on one page, got {duration!r}: draw several pages.")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line: 0 if the page was written, 1 with one sentence on stderr if not."""
+    arguments = _parse(argv)
+    try:
+        path = _draw_file(arguments)
+    except (ValueError, OSError, ImportError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    sys.stdout.write(f"Wrote {path}\n")
+    return 0
+
+
+def _draw_file(arguments: argparse.Namespace) -> Path:
+    from datasets_scripts.records import read_record
+
+    described = {"sampling_rate": arguments.sampling_rate, "leads": arguments.leads, "unit": arguments.unit}
+    record = read_record(arguments.file, **described)
+    figure = plot_ecg(
+        record,
+        layout=arguments.layout,
+        rhythm_leads=arguments.rhythm_leads,
+        paper_speed=arguments.paper_speed,
+        gain=arguments.gain,
+        start=arguments.start,
+        duration=arguments.duration,
+        baseline=arguments.baseline,
+        title=arguments.title,
+        attribution=_attribution(record, arguments) if arguments.model else None,
+    )
+    return save_page(figure, arguments.output, arguments.dpi)
+
+
+def _attribution(record: Any, arguments: argparse.Namespace) -> Attribution:
+    from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoProcessor
+
+    from .attribution import attribute
+
+    if arguments.target is None:
+        raise ValueError("--target: expected a sentence or a label with --model, got none.")
+    config = AutoConfig.from_pretrained(arguments.model)
+    is_classifier = "ESIForECGClassification" in (config.architectures or [])
+    model = (AutoModelForSequenceClassification if is_classifier else AutoModel).from_pretrained(arguments.model)
+    processor = AutoProcessor.from_pretrained(arguments.model)
+    return attribute(model, processor, record, arguments.target, arguments.method, window=arguments.window)
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m modeling_esi.plotting", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("file", help="WFDB, DICOM, HL7 aECG, MUSE XML, EDF, CSV or .npy")
+    parser.add_argument("--output", required=True, help="page to write: .png, .svg or .pdf")
+    parser.add_argument("--layout", choices=[*LAYOUTS, "rows"], help="default: 3x4; rows for fewer than six leads")
+    parser.add_argument("--rhythm_leads", nargs="*", help="drawn below over the whole time; default: II in 3x4")
+    parser.add_argument("--paper_speed", type=float, choices=PAPER_SPEEDS, default=25.0, help="mm/s")
+    parser.add_argument("--gain", type=float, choices=GAINS, default=10.0, help="mm/mV")
+    parser.add_argument("--start", type=float, default=0.0, help="first second that is drawn")
+    parser.add_argument("--duration", type=float, default=10.0, help="seconds that are drawn")
+    parser.add_argument("--baseline", choices=BASELINES, default="median", help="what lies on the line of a row")
+    parser.add_argument("--title", default="", help="line above the page; default: none")
+    parser.add_argument("--dpi", type=float, default=DPI, help="pixels per inch of a PNG")
+    parser.add_argument("--sampling_rate", type=float, help="Hz, for files that do not say it")
+    parser.add_argument("--leads", nargs="+", help="names, for files that do not say them")
+    parser.add_argument("--unit", help="mV, uV, ..., for files that do not say it")
+    parser.add_argument("--model", help="folder or name on the Hub: draw what raised its score of --target")
+    parser.add_argument("--target", help="sentence, or label of a classifier")
+    parser.add_argument("--method", default="occlusion", help="occlusion, gradient or integrated_gradients")
+    parser.add_argument("--window", type=float, default=1.0, help="seconds of a window of the attribution")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
