@@ -1,90 +1,47 @@
 """What a sentence claims about an ECG: which wave, said to be how, in which leads, with which numbers.
 
-A sentence is cut into items (waves, poles, leads, measures, negations, separators: the words of `ecg_terms.py`), and
-these are gathered into claims: "ST elevation in II, III and aVF with reciprocal depression in aVL" makes two of the
-ST segment. What a claim does not say stays empty.
+The items of a sentence (`sentence_items.py`) are gathered into claims in one walk: "ST elevation in II, III and aVF with
+reciprocal depression in aVL" makes two of the ST segment. What a claim does not say stays empty.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
-from types import MappingProxyType
+from functools import cached_property, lru_cache
 
-from datasets_scripts.cqa.ecg_terms import (
-    ALTERNATIVES,
-    EMPTY,
-    HEDGES,
-    LEAD_GROUPS,
-    NEGATIONS,
-    PARTS,
-    POLES,
-    SAME,
-    SEPARATING,
-    WAVES,
+from datasets_scripts.cqa.ecg_terms import HEDGES, LEAD_GROUPS, PARTS, SEPARATING
+from datasets_scripts.cqa.measures import Measure
+from datasets_scripts.cqa.sentence_items import (
+    EVERY_LEAD,
+    Item,
+    choices_of,
+    content_words,
+    items_of,
+    plain_form,
+    singular,
+    tokens_of,
 )
-from datasets_scripts.cqa.measures import QUANTITY, RATIO, Measure, measure_of, squares_as_numbers
 
 Pole = tuple[str, str, str]  # wave, axis, end of the axis
 
-_ATOM = (
-    r"(?:v\s?[1-9]r?(?:\s*-\s*v?\s?[1-9]r?|\s+(?:to|through|thru|up to)\s+v\s?[1-9]r?)?(?!\w)|av[rlf](?!\w)"
-    r"|(?<!type )(?<!mobitz )(?<!class )(?<!grade )(?<!degree )(?<!kind )(?:iii|ii|i)(?![\w'.]\w|\w))"
+_COPULAS = frozenset("is are was were be become turn stay remain appear look".split())
+_STOPS_NOUN = SEPARATING | frozenset(
+    "in on at to from by with than as which that is are was when while where if and or until till before after over"
+    " during between beyond through into once then".split()
 )
-_JOIN = r"\s*(?:,?\s*(?:and|or|plus|as well as|to|&|and/or)\s+|,|/|\+|&)\s*(?:(?:in|also in|lead|leads|from|both)\s+)*"
-_LEADS = re.compile(rf"(?<![\w'])(?:leads? )?{_ATOM}(?:{_JOIN}{_ATOM})*")
-_RANGE = re.compile(r"v\s?([1-9])(r?)\s*(?:-|to|through|thru|up to)\s*v?\s?([1-9])")
-_SINGLE = re.compile(r"v\s?[1-9]r?|av[rlf]|iii|ii|i")
-_LEAD_NAMES = {"avr": "aVR", "avl": "aVL", "avf": "aVF", "i": "I", "ii": "II", "iii": "III"}
-_GROUP = "|".join(sorted(LEAD_GROUPS, key=len, reverse=True))
-_GROUPS = re.compile(
-    rf"\b(?:{_GROUP})(?:(?:\s*,\s*|\s*/\s*|,?\s+(?:and|or)\s+)(?:the )?(?:{_GROUP}))*\s+(?:wall )?(?:leads?|derivations?)\b"
-    rf"|\b(?:inferiorly|anteriorly|laterally)\b|\bleads? (?:of|over|facing) the (?:{_GROUP}) wall\b"
-)
-_PLACES = "inferior|lateral|high lateral|anterior|septal|anteroseptal|anterolateral|inferolateral|inferoposterior|posterior"
-_PLACED = re.compile(
-    rf"\b({_PLACES})(?=(?: (?:deep|symmetric|horizontal|downsloping|slight|marked|inverted|tall|pathological|abnormal))*"
-    r" (?:st|stt|[qrt])(?: segments?| waves?)*(?: elevation| depression| inversion| changes?| abnormalit|s?\b))"
-)
-_GROUP_NAME = re.compile(rf"\b(?:{_GROUP})\b")
-_EVERY_LEAD = re.compile(r"\b(?:all|every|each|any)(?: of the| the)?(?: (?:12|twelve))? leads?\b|\ball twelve\b")
-_GAP = (
-    r"(?:distance|interval|spacing|time|gap|space)s? (?:between|from|separating) (?:the |two |each )*"
-    r"(?:successive |consecutive |adjacent |neighbou?ring |onset of (?:the )?)*"
-)
-_REWRITES = tuple(
-    (re.compile(pattern), new)
-    for pattern, new in (
-        (r"[\u2010-\u2015\u2212]", "-"), (r"[\u2018\u2019\u2032\u0060\u00b4]", "'"), (r"\u00b0(?! ?c\b)", " degrees "),
-        (r"\u2265|>=", " at least "), (r"\u2264|<=", " at most "), (r"[\u2248~]", " about "), (r"[\u00b5\u03bc]v", "uv"),
-        (r"\b12[- ]lead\b", "ecg"), (r"\br[ -]r(?=\W)", "rr"), (r"\bp[ -]p(?=\W)", "pp"), (r"\bp[ -]r(?=\W)", "pr"),
-        (r"\bq[ -]t(?=\W|c)", "qt"), (r"\br[ -]p(?=\W)", "rp"), (r"\bst[-/]t\b", "stt"), (r"\bst and t wave", "stt"),
-        (r"\b(re|pre)-(?=ent|exc|pol)", r"\1"), (r"\bnon-", "non"), (r"(?<=[a-z])-(?=[a-z])", " "),
-        (r"\b(\w+)n't\b", r"\1n not"), (r"'s\b", ""), (r"\brsr (?:prime|')", "rsr'"), (r"\bcannot\b", "can not"),
-        (r"\batrioventricular\b", "av"), (r"\b(atria|ventricle)s\b", r"\1"), (r"\bper cent\b", "%"),
-        (r"\bm[vV]\s?[·.*x]\s?ms\b|\bmillivolt milliseconds?\b", "mv.ms"), (r"\bmm\s?[·.*x]\s?s\b", "mm.s"),
-        (r"\b(?:does|do|did) not exceed", "not exceed"),
-        (r"\b(?:type|mobitz) (?:1|i)\b", "typeone"), (r"\b(?:type|mobitz) (?:2|ii)\b", "typetwo"),
-        (rf"\b{_GAP}(?:r waves|rs|qrs complexes|beats|ventricular \w+|r peaks|heartbeats)\b", "rr interval"),
-        (rf"\b{_GAP}p waves\b", "pp interval"),
-        (rf"\b{_GAP}(?:onset of )?(?:the )?p wave(?: onset)? (?:and|to) (?:the )?(?:onset of )?(?:the )?qrs\b", "pr interval"),
-    )
-)  # fmt: skip
-_TOKEN = re.compile(r"[\ue000-\uf8ff]|r/s|[^\W\d_]+'?|\d+|[,;:().]")
-_LEAD_MARK, _GROUP_MARK, _RATIO_MARK, _NUMBER_MARK = 0xE000, 0xE400, 0xE800, 0xEC00
-_COPULAS = frozenset("is are was were be become becomes turn turns stay stays remain remains appear appears look".split())
-_STOPS_NOUN = frozenset("in on at to from by with than as which that is are was when while where if and or".split())
+_IN_A_NOUN = frozenset("the a an both of either wave".split())
 _CONTRASTING = frozenset("while whereas but although though".split())
+_DIMENSIONS = frozenset("wide broad deep tall high long".split())
+_HAVING = frozenset("preceded followed precede follow have show contain display accompanied develop".split())
 _SHOWING = frozenset("show display demonstrate exhibit reveal have has record contain carry look".split())
 _LINKING = frozenset("by after before behind between from past apart later to until".split())
-_NOT_NEGATING = frozenset("only every all always necessarily each just".split())
 _REVERSED = {
     ("presence", "present"): ("presence", "absent"),
     ("regularity", "irregular"): ("regularity", "regular"), ("regularity", "regular"): ("regularity", "irregular"),
     ("width", "wide"): ("width", "narrow"), ("width", "narrow"): ("width", "wide"),
+    ("conduction", "conducted"): ("conduction", "blocked"),
 }  # fmt: skip
+_WITHOUT_SIZE = frozenset({"rate", "rhythm", "rr", "pp", "pr", "qt", "rp", "axis", "baseline", "pause", "coupling"})
 _UNIVERSAL = frozenset({"rr", "rhythm", "qrs", "beat", "rate"})
 
 
@@ -102,7 +59,7 @@ class Claim:
     groups: tuple[str, ...]
     measures: tuple[Measure, ...]
     absent: bool
-    next_waves: frozenset[str] = frozenset()  # "after 120 ms by a spike" measures both
+    other_waves: frozenset[str] = frozenset()  # also measured: "after 120 ms by a spike", "first part of the QRS"
 
 
 @dataclass(frozen=True)
@@ -118,16 +75,20 @@ class Reading:
     every_lead: bool
     choices: frozenset[tuple[str, str]]  # "left" of left and right, with the word behind it
 
-    @property
+    @cached_property
     def leads(self) -> frozenset[str]:
-        """All leads that the sentence names."""
+        """All leads that the sentence names one by one."""
         return frozenset().union(*(claim.leads for claim in self.claims))
 
+    @cached_property
+    def all_leads(self) -> frozenset[str]:
+        """All leads that the sentence names, those of groups as well."""
+        return self.leads.union(*(LEAD_GROUPS[name] for claim in self.claims for name in claim.groups))
 
-@dataclass(frozen=True)
-class _Item:
-    kind: str  # wave, pole, leads, group, measure, ratio, not, break, and, comma, word
-    value: object
+    @cached_property
+    def measures(self) -> tuple[Measure, ...]:
+        """All numbers of the sentence."""
+        return tuple(measure for claim in self.claims for measure in claim.measures)
 
 
 @dataclass
@@ -139,20 +100,13 @@ class _Gathered:
     leads: list[str] = field(default_factory=list)
     groups: list[str] = field(default_factory=list)
     measures: list[Measure] = field(default_factory=list)
+    wholes: list[str] = field(default_factory=list)  # what its waves are parts of
     absent: bool = False
     settled: bool = False  # something is said behind its waves
     links: bool = False  # a measure leads from its waves to the next ones
 
     def is_empty(self) -> bool:
         return not (self.waves or self.poles or self.leads or self.groups or self.measures)
-
-
-def plain_form(text: str) -> str:
-    """Lower case, one kind of dash and of prime, hyphens opened, `R-R` as `rr`: the text that is read."""
-    text = f" {' '.join(text.split())} ".lower()
-    for pattern, new in _REWRITES:
-        text = pattern.sub(new, text)
-    return squares_as_numbers(" ".join(text.split()))
 
 
 @lru_cache(maxsize=20_000)
@@ -164,10 +118,8 @@ def read_sentence(text: str) -> Reading:
     (['st'], ['II', 'III', 'aVF'], 0.1, 'at least')
     """
     plain = plain_form(text)
-    every_lead = bool(_EVERY_LEAD.search(plain))
-    marked, marks = _marked(_EVERY_LEAD.sub("ecg", plain))
-    tokens = _TOKEN.findall(marked)
-    items = _items(tokens, marks)
+    tokens, marks = tokens_of(plain)
+    items = items_of(tokens, marks)
     words = [singular(token) for token in tokens if token[0].isalpha()]
     return Reading(
         text=text,
@@ -176,130 +128,15 @@ def read_sentence(text: str) -> Reading:
         plain=plain,
         ratios=frozenset(str(mark.value) for mark in marks.values() if mark.kind == "ratio"),
         hedged=not HEDGES.isdisjoint(words),
-        every_lead=every_lead,
-        choices=frozenset(_choices(words)),
+        every_lead=bool(EVERY_LEAD.search(plain)),
+        choices=frozenset(choices_of(words)),
     )
-
-
-def content_words(words: list[str]) -> list[str]:
-    """The words that say something, each in the form that stands for all with its meaning."""
-    return [_stem(SAME.get(word, word)) for word in words if word not in EMPTY and (len(word) > 1 or word in "pqrstuj")]
-
-
-def _choices(words: list[str]) -> Iterator[tuple[str, str]]:
-    """Words of which another could stand in their place, each with the next word that says something."""
-    for at, word in enumerate(words):
-        if word in ALTERNATIVES:
-            following = next((other for other in words[at + 1 : at + 4] if content_words([other])), "")
-            yield word, "".join(content_words([following])) if following not in ALTERNATIVES else ""
-
-
-def singular(word: str) -> str:
-    """A word without its plural or third-person ending."""
-    if len(word) < 4 or not word.endswith("s") or word.endswith(("ss", "us", "is")):
-        return word
-    if word.endswith("ies"):
-        return f"{word[:-3]}y"
-    return word[:-2] if word.endswith(("xes", "ches", "shes", "sses")) else word[:-1]
-
-
-def _stem(word: str) -> str:
-    for ending in ("ically", "ation", "ingly", "ing", "edly", "ed", "ally", "ly", "al", "ity", "ion", "ic", "y", "e"):
-        if word.endswith(ending) and len(word) - len(ending) >= 4:
-            return word[: -len(ending)]
-    return word
-
-
-# ----- items ----------------------------------------------------------------------------------------------------------
-
-
-def _marked(text: str) -> tuple[str, dict[str, _Item]]:
-    """The text with leads, lead groups, ratios and measures each replaced by one character, and what these stand for."""
-    marks: dict[str, _Item] = {}
-
-    def put(first: int, kind: str, value: object) -> str:
-        character = chr(first + len(marks))
-        marks[character] = _Item(kind, value)
-        return f" {character} "
-
-    text = _LEADS.sub(lambda match: put(_LEAD_MARK, "leads", _lead_names(match[0])), text)
-    text = _GROUPS.sub(lambda match: put(_GROUP_MARK, "group", tuple(_GROUP_NAME.findall(match[0]))), text)
-    text = _PLACED.sub(lambda match: put(_GROUP_MARK, "group", (match[1],)), text)
-    text = RATIO.sub(lambda match: put(_RATIO_MARK, "ratio", _ratio(match)), text)
-
-    def number(match: re.Match[str]) -> str:
-        return put(_NUMBER_MARK, "measure", measure_of(match))
-
-    return QUANTITY.sub(number, text), marks
-
-
-def _ratio(match: re.Match[str]) -> str:
-    digits = {"two": "2", "three": "3", "four": "4", "five": "5", "one": "1"}
-    first, second = (match[1], match[2]) if match[1] else (match[3], match[4])
-    return f"{digits.get(first, first)}:{digits.get(second, second)}"
-
-
-def _lead_names(text: str) -> tuple[str, ...]:
-    names: list[str] = []
-
-    def spell_out(match: re.Match[str]) -> str:
-        names.extend(f"V{number}{match[2].upper()}" for number in range(int(match[1]), int(match[3]) + 1))
-        return " "
-
-    rest = _RANGE.sub(spell_out, text)
-    for name in _SINGLE.findall(rest):
-        name = name.replace(" ", "")
-        names.append(_LEAD_NAMES.get(name, name.upper()))
-    return tuple(dict.fromkeys(names))
-
-
-@lru_cache(maxsize=1)
-def _phrases() -> Mapping[str, tuple[tuple[tuple[str, ...], _Item], ...]]:
-    """Waves and poles by their first word, the longest phrase first."""
-    by_word: dict[str, list[tuple[tuple[str, ...], _Item]]] = {}
-    for kind, table in (("wave", WAVES), ("pole", POLES)):
-        for phrase, value in table.items():
-            words = tuple(phrase.split())
-            by_word.setdefault(words[0], []).append((words, _Item(kind, value)))
-    return MappingProxyType(
-        {word: tuple(sorted(entries, key=lambda entry: -len(entry[0]))) for word, entries in by_word.items()}
-    )
-
-
-def _items(tokens: list[str], marks: Mapping[str, _Item]) -> list[_Item]:
-    words = [singular(token) for token in tokens]
-    items: list[_Item] = []
-    at = 0
-    while at < len(words):
-        item, length = _item_at(tokens, words, at, marks)
-        items.append(item)
-        at += length
-    return items
-
-
-def _item_at(tokens: list[str], words: list[str], at: int, marks: Mapping[str, _Item]) -> tuple[_Item, int]:
-    word = words[at]
-    if word in marks:
-        return marks[word], 1
-    if word in ",()":
-        return _Item("comma", word), 1
-    if word in ";:.":
-        return _Item("break", word), 1
-    for source in (words, tokens):
-        for phrase, item in _phrases().get(source[at], ()):
-            if tuple(source[at : at + len(phrase)]) == phrase:
-                return item, len(phrase)
-    if word in ("and", "or"):
-        return _Item("and", word), 1
-    if word in NEGATIONS and not (at + 1 < len(words) and words[at + 1] in _NOT_NEGATING):
-        return _Item("not", word), 1
-    return _Item("word", word), 1
 
 
 # ----- claims ---------------------------------------------------------------------------------------------------------
 
 
-def _claims(items: list[_Item]) -> tuple[Claim, ...]:
+def _claims(items: list[Item]) -> tuple[Claim, ...]:
     gathering = _Gathering(items)
     for at, item in enumerate(items):
         gathering.take(at, item)
@@ -311,17 +148,18 @@ def _claims(items: list[_Item]) -> tuple[Claim, ...]:
 class _Gathering:
     """One walk over the items of a sentence."""
 
-    def __init__(self, items: list[_Item]) -> None:
+    def __init__(self, items: list[Item]) -> None:
         self.items = items
         self.done: list[_Gathered] = []
         self.now = _Gathered()
         self.broken = False  # a comma or a separating word stands since the last wave
         self.joined = False  # only "and", commas and empty words stand since the last wave
-        self.negating = False
+        self.negating = ""  # "no" before a noun; "not" before a verb, which a noun may follow
+        self.belonging = False  # "of" stands since the last wave
         self.measuring = False  # no leads stand behind the last measure
         self.last_waves: list[str] = []
 
-    def take(self, at: int, item: _Item) -> None:
+    def take(self, at: int, item: Item) -> None:
         getattr(self, f"_take_{item.kind}")(at, item.value)
 
     def finish(self) -> None:
@@ -334,45 +172,64 @@ class _Gathering:
         self.now = _Gathered()
 
     def _take_wave(self, at: int, wave: str) -> None:
+        if self.belonging and wave in ("beat", "qrs"):
+            self.now.wholes.append(wave)  # "the T wave of the premature beat" speaks of the T wave
+            return
         again = wave in self.now.waves and not (self.broken or self.now.leads)
         if self.now.waves and not again and not (self.joined and not self.now.settled):
             self.finish()
         self.now.waves.append(wave)
-        self.now.absent = self.now.absent or self.negating
-        self.joined, self.broken, self.now.settled = True, False, False
+        self.now.absent = self.now.absent or self.negating == "no"
+        self.joined, self.broken, self.belonging, self.now.settled = True, False, False, False
 
     def _take_pole(self, at: int, pole: tuple[str, str]) -> None:
-        before_noun = self._stands_before_wave(at)
-        if pole == ("presence", "absent") and not before_noun and self._next_is(at, "of"):
-            return  # lack of something that is no wave
-        if before_noun and self.now.waves:
+        noun = self._wave_behind(at)
+        if self._says_nothing(at, pole, noun):
+            return
+        if self.now.waves and noun:
             self.finish()
-        elif self.now.waves and (self.now.leads or self.now.groups) and self.now.poles and self.now.settled:
+        elif self.now.waves and self._is_complete():
             self.finish()
-        if self.negating and not before_noun:
+            self.now.waves = list(self.last_waves)
+        if self.negating and not noun:
             pole = _REVERSED.get(pole, ("", ""))
-            self.negating = False
-        if pole == ("presence", "absent") and self.negating:
-            self.negating = False
-        elif pole[0] and not before_noun and self._follows_last_of_several(at):
+            self.negating = ""
+        elif self.negating and pole == ("presence", "absent"):
+            pole, self.negating = ("", ""), ""  # "no loss of R waves"
+        if pole[0] and not noun and self._follows_last_of_several(at):
             last = self.now.waves.pop()
             self.finish()
-            self.now.waves, self.now.poles = [last], [pole]
-        elif pole[0]:
+            self.now.waves.append(last)
+        if pole[0]:
             self.now.poles.append(pole)
-        if not before_noun:
-            self.now.settled = True
-            self.joined = False
+        if not noun:
+            self.now.settled, self.joined = True, False
 
-    def _stands_before_wave(self, at: int) -> bool:
-        """Whether the pole belongs to a wave behind it: "broad, notched R wave", not "R is broad, S is deep"."""
+    def _is_complete(self) -> bool:
+        return bool((self.now.leads or self.now.groups) and self.now.poles and self.now.settled)
+
+    def _says_nothing(self, at: int, pole: tuple[str, str], noun: str) -> bool:
+        """A pole word that is none: "30 ms wide", "should be upright", "the PR of slow beats", "lack of blood"."""
+        if self.items[at - 1 if at else 0].kind == "measure" and self.items[at].text in _DIMENSIONS:
+            return True
+        if any(item.value == "should" for item in self.items[max(0, at - 3) : at]):
+            return True
+        if self.belonging and noun in ("beat", "qrs") and self.now.waves:
+            return True
+        return pole == ("presence", "absent") and not noun and self._next(at).value == "of"
+
+    def _wave_behind(self, at: int) -> str:
+        """The wave that the pole stands before: "broad, notched R wave", not "R is broad, S is deep"; "" if none."""
         before = [item.value for item in self.items[max(0, at - 2) : at] if item.kind in ("word", "not")]
         if self.now.waves and not _COPULAS.isdisjoint(before):
-            return False
+            return ""
         passed, joined = 0, False
+        text = self.items[at].text
+        if text.endswith("ly") and text != "early" and self._next(at).kind != "pole":
+            return ""
         for item in self.items[at + 1 :]:
             if item.kind == "wave":
-                return not joined
+                return "" if joined else str(item.value)
             if item.kind == "pole":
                 joined = False
             elif item.kind in ("comma", "and"):
@@ -380,15 +237,15 @@ class _Gathering:
             elif item.kind == "word" and item.value not in _STOPS_NOUN and not joined and passed < 3:
                 passed += 1
             else:
-                return False
-        return False
+                return ""
+        return ""
 
     def _follows_last_of_several(self, at: int) -> bool:
-        """"Flat T waves, ST depression": the depression is of the ST segment alone."""
+        """In "flat T waves, ST depression" the depression is of the ST segment alone."""
         return bool(at and self.items[at - 1].kind == "wave" and len(self.now.waves) > 1 and self.now.poles)
 
-    def _next_is(self, at: int, word: str) -> bool:
-        return at + 1 < len(self.items) and self.items[at + 1].value == word
+    def _next(self, at: int) -> Item:
+        return self.items[at + 1] if at + 1 < len(self.items) else Item("end", "")
 
     def _take_leads(self, at: int, leads: tuple[str, ...]) -> None:
         self._begin_with_leads(at)
@@ -398,9 +255,7 @@ class _Gathering:
 
     def _begin_with_leads(self, at: int) -> None:
         """Leads before a verb begin a claim: "qR in aVL, and the inferior leads show rS"."""
-        following = self.items[at + 1] if at + 1 < len(self.items) else None
-        shows = following and following.kind in ("word", "pole") and following.value in _SHOWING
-        if shows and self.now.settled:
+        if self._next(at).value in _SHOWING and (self.now.settled or self.now.leads):
             self.finish()
 
     def _take_group(self, at: int, names: tuple[str, ...]) -> None:
@@ -418,21 +273,20 @@ class _Gathering:
             self.now.waves, self.now.poles, self.now.absent = list(waves), poles, absent
         self.measuring = True
         self.now.measures.append(measure)
-        following = self.items[at + 1] if at + 1 < len(self.items) else None
-        if following and following.kind == "word" and following.value in _LINKING:
+        if self._next(at).value in _LINKING:
             self.now.links = True
         self._settle()
 
     def _settle(self) -> None:
         self.now.settled = bool(self.now.waves)
         self.joined = False
-        self.negating = False
+        self.negating = ""
 
     def _take_ratio(self, at: int, ratio: str) -> None:
         self.joined = False
 
     def _take_not(self, at: int, word: str) -> None:
-        self.negating = True
+        self.negating = "not" if word == "not" else "no"
         self.joined = False
 
     def _take_and(self, at: int, word: str) -> None:
@@ -441,19 +295,27 @@ class _Gathering:
     def _take_comma(self, at: int, mark: str) -> None:
         self.broken = True
         if not self.joined:
-            self.negating = False
+            self.negating = ""
 
     def _take_break(self, at: int, mark: str) -> None:
         if self.now.waves or self.now.poles or self.now.measures:
             self.finish()
-        self.joined = self.negating = False
+        self.joined, self.negating = False, ""
 
     def _take_word(self, at: int, word: str) -> None:
-        if word in SEPARATING:
-            self.negating = False
-        if word in _CONTRASTING and self.now.settled:
+        if self.negating == "not" and word in _HAVING:
+            self.negating = "no"
+        elif word in SEPARATING:
+            self.negating = ""
+        if self.negating == "no" and self.now.absent and (word == "the" or word in _STOPS_NOUN):
+            self.negating = ""  # "no baseline between flutter waves"
+        if word == "with" and not self.now.waves and (self.now.poles or self.now.measures):
             self.finish()
-        if word not in ("the", "a", "an", "both", "of", "either", "wave"):
+        if word in _CONTRASTING and (self.now.settled or self.now.leads):
+            self.finish()
+        if word == "of" or word in _STOPS_NOUN:
+            self.belonging = word == "of" and bool(self.now.waves)
+        if word not in _IN_A_NOUN:
             self.joined = False
 
 
@@ -478,7 +340,7 @@ def _claim(gathered: _Gathered, following: _Gathered) -> Claim:
     absent = gathered.absent or ("presence", "absent") in gathered.poles
     return Claim(
         waves, frozenset(poles), frozenset(gathered.leads), tuple(dict.fromkeys(gathered.groups)),
-        tuple(gathered.measures), absent, _parts(following.waves) if gathered.links else frozenset(),
+        tuple(gathered.measures), absent, _parts(gathered.wholes + (following.waves if gathered.links else [])),
     )  # fmt: skip
 
 
@@ -489,6 +351,8 @@ def _of_waves(pole: tuple[str, str], waves: frozenset[str]) -> set[Pole]:
         return {("rate", axis, end)}
     if axis == "side":
         return {("axis", axis, end)} if "axis" in waves or not waves else set()
+    if axis in ("size", "trend"):
+        waves = waves - _WITHOUT_SIZE
     if axis == "regularity" and (not waves or waves & _UNIVERSAL):
         return {("rhythm", axis, end)}
     return {("qrs" if wave == "beat" else wave, axis, end) for wave in waves}

@@ -23,7 +23,7 @@ LEAD_GROUPS: Mapping[str, frozenset[str]] = MappingProxyType(
             "inferior|diaphragmatic|inferiorly": "II III aVF",
             "lateral|laterally|left sided|left": "I aVL V5 V6 V4",
             "high lateral": "I aVL",
-            "low lateral|lateral chest|lateral precordial|left chest|left precordial|lateral v|apicolateral": "V4 V5 V6",
+            "low lateral|lateral chest|lateral precordial|left chest|left precordial|apicolateral": "V4 V5 V6",
             "left ventricular": "I aVL V5 V6",
             "right chest|right precordial|right sided chest|anteroseptal precordial": "V1 V2 V3",
             "right sided": "V1 V2 V3 V3R V4R V5R V6R",
@@ -90,12 +90,10 @@ _WAVES = {
     "capture": "capture beat|capture complex",
     "baseline": "baseline|isoelectric line|isoelectric baseline",
 }
-WAVES: Mapping[str, str] = MappingProxyType(
-    {name: wave for wave, names in _WAVES.items() for name in names.split("|")}
-)
+WAVES: Mapping[str, str] = MappingProxyType({name: wave for wave, names in _WAVES.items() for name in names.split("|")})
 # mentioned at all, they need a passage that mentions them
 TELLING_WAVES = frozenset(
-    {"u", "delta", "epsilon", "rsr", "flutter", "fibrillatory", "spike", "fusion", "capture", "j wave"}
+    "u|delta|epsilon|rsr|flutter|fibrillatory|spike|fusion|capture|j wave|p axis|t axis".split("|")
 )
 # the shapes of the QRS, read also as the waves that they are made of
 PARTS: Mapping[str, frozenset[str]] = MappingProxyType(
@@ -106,21 +104,23 @@ PARTS: Mapping[str, frozenset[str]] = MappingProxyType(
 )  # fmt: skip
 
 _POLES = {
-    ("polarity", "up"): "elevated|elevation|elevate|elevating|raised|raise|raising|rise|upright|positive|upward|upwardly"
-    "|lifted|positively|bulge|bulging|upgoing|positivity|above the baseline|above baseline|above the isoelectric line",
+    ("polarity", "up"): "elevated|elevation|elevate|elevating|raised|raise|raising|rise|upright|positive|upward"
+    "|upwardly|lifted|positively|bulge|bulging|upgoing|positivity|above the baseline|above baseline|above the isoelectric line",
     ("polarity", "down"): "depressed|depression|depress|inverted|inversion|invert|negative|downward|downwardly"
     "|negatively|downgoing|inverting|negativity|below the baseline|below baseline|below the isoelectric line",
     ("polarity", "flat"): "flat|flattened|flatten|flattening|isoelectric|level|isoelectrical",
     ("polarity", "biphasic"): "biphasic|diphasic|biphasically|equiphasic",
     ("size", "large"): "tall|high|large|increased|prominent|giant|deep|deeper|higher|taller|enlarged|exaggerated"
-    "|dominant|deepest|tallest|bigger|big|larger|increase|deeply|enlarge|huge|dominate|predominant|highest|great",
+    "|dominant|deepest|tallest|bigger|big|larger|deeply|enlarge|huge|dominate|predominant|highest|great",
     ("size", "small"): "small|low|reduced|tiny|diminished|decreased|shallow|smaller|lower|minute|attenuated|reduction"
-    "|diminutive|shallowly|decrease|poor|diminish",
+    "|diminutive|shallowly|poor",
+    ("trend", "up"): "increase|increasing|grow|growing",
+    ("trend", "down"): "decrease|decreasing|diminish|diminishing|fall|falling|shrink|decline",
     ("width", "wide"): "wide|broad|widened|broadened|prolonged|long|lengthened|longer|wider|extended|prolongation|widen"
     "|widening|broadening|lengthen|prolong|broader|lengthening|broaden",
     ("width", "narrow"): "narrow|short|shortened|shorter|brief|shorten|shortening|narrower",
-    ("presence", "absent"): "absent|absence|missing|lost|loss|lack|lacking|disappear|replaced|replace|devoid|lose"
-    "|abolished|disappearance|unidentifiable|undetectable|indiscernible|invisible|vanish|eliminated|remove|removed"
+    ("presence", "absent"): "absent|absence|missing|lost|loss|lack|lacking|disappear|replaced|replace|replacing|devoid"
+    "|lose|abolished|disappearance|unidentifiable|undetectable|indiscernible|invisible|vanish|eliminated|remove|removed"
     "|hidden|buried|obscured|concealed",
     ("presence", "present"): "present|visible|seen|identifiable|discernible|identified|recognizable|discernable"
     "|detectable|apparent|evident",
@@ -166,13 +166,14 @@ ALLIED = frozenset(
     }
 )  # fmt: skip
 
+NUMERALS = ("two", "three", "four", "five", "six", "seven")
 # words that exclude each other before the same noun: left or right bundle branch, every second or third beat
 ALTERNATIVES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         word: tuple(other for other in words.split() if other != word)
         for words in (
             "left right", "anterior posterior inferior lateral septal", "first second third fourth",
-            "two three four five six seven", "typeone typetwo", "atrial ventricular", "proximal distal", "upper lower",
+            " ".join(NUMERALS), "typeone typetwo", "atrial ventricular", "proximal distal", "upper lower",
         )
         for word in words.split()
     }
@@ -190,6 +191,8 @@ DIFFERENTIAL = (
     "contrast to", "as opposed to", "confus", "mistaken", "resembl", "not to be", "exclud", "ruled out", "rule out",
     "look like", "similar to", "imitat", "compared with", "different from", "differs from",
 )  # fmt: skip
+EVERYWHERE = ("widespread", "diffuse", "throughout", "most leads", "generalized", "across", "limb leads")
+ADDITIONS = ("also", "as well", "in addition", "additionally", "furthermore", "moreover", "accompanied by", "coexist")
 ASSERTIONS = (
     "is present", "are present", "there is", "there are", "the ecg shows", "ecg demonstrates", "tracing shows",
     "this is", "confirms", "is seen", "is diagnostic", "diagnostic of", "the patient has", "definite", "clearly",
@@ -206,8 +209,8 @@ _SAME = {
     "long": "prolonged prolong prolongs prolongation lengthened lengthens longer lengthen extended lasts last duration",
     "up": "elevated elevation elevate elevates raised raise raises rise rises upward upright positive upwardly lifted",
     "down": "depressed depression depress depresses inverted inversion invert inverts negative downward",
-    "high": "tall large increased prominent giant higher taller larger deep deeper height enlarged big increase enlarges"
-    " dominant amplitude depth voltage deepest tallest",
+    "high": "tall large increased prominent giant higher taller larger deep deeper height enlarged big increase"
+    " enlarges dominant amplitude depth voltage deepest tallest",
     "low": "small reduced tiny diminished decreased shallow smaller lower minute reduction poor",
     "narrow": "short shortened shorter brief shortens shortening",
     "absent": "absence missing lost loss lack lacks lacking replaced replace replaces no without not disappear free",
@@ -244,6 +247,7 @@ _SAME = {
     "chest": "precordial", "limb": "extremity",
     "adjacent": "contiguous neighbouring neighboring consecutive successive",
     "two": "both second pair pairs couplet", "three": "third", "four": "fourth",
+    "fascicular": "fascicle fascicles hemiblock",
     "point": "suggest suggests indicate indicates support supports mark marks favour favours favor favors imply implies"
     " suspicion",
     "supraventricular": "sv",
@@ -275,8 +279,8 @@ EMPTY = frozenset(
     " ms mv mm bpm degree degrees second seconds minute per very often usually sometimes generally commonly frequently"
     " mainly mostly primarily well clearly distinct visible both either each every any all several many few best"
     " together along beside besides during throughout through across because due result results resulting caused cause"
-    " causes condition diagnosis diagnostic diagnosed criteria criterion sign signs evidence here however thus therefore"
-    " hence furthermore additionally addition moreover overall respectively usual even only just own not no without"
+    " causes condition diagnosis diagnostic diagnosed criteria criterion sign signs evidence here however thus"
+    " therefore hence furthermore additionally addition moreover overall respectively usual even only just own not no without"
     " specifically associated association accompanied accompany accompanies accompanying related including include"
     " includes involving involve involves example e g i ii iii way kind type make makes made become becomes becoming"
     " indicate indicates indicating reflect reflects reflecting suggest suggests suggesting consistent typical keep"

@@ -7,17 +7,15 @@ section on mimics says is not said of the finding itself, and is kept apart.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from datasets_scripts.cqa.claims import Claim, Pole, Reading, plain_form, read_sentence
-from datasets_scripts.cqa.ecg_terms import LEAD_GROUPS, POLES
-from datasets_scripts.cqa.findings import Phrase, all_findings, phrase_of
-from datasets_scripts.cqa.grammar import read_items
+from datasets_scripts.cqa.claims import Claim, Pole, Reading, read_sentence
+from datasets_scripts.cqa.ecg_terms import LEAD_GROUPS
 from datasets_scripts.cqa.measures import Measure
+from datasets_scripts.cqa.named_findings import names_in, pictures_in
 from datasets_scripts.cqa.passages import Passage
-from datasets_scripts.cqa.wording import words_of
 
 _APART = re.compile(r"\b(?:mimics?|differential|pitfalls?)\b", re.IGNORECASE)
 _HEADING = re.compile(r"^#+\s*(.+)$|^(Definition|Waveform|Criteria|Mimics|Urgency):?\s*$")
@@ -25,42 +23,42 @@ _BULLET = re.compile(r"^\s*(?:[-*\u2022]|\d{1,2}[.)])\s+")
 _SENTENCE_END = re.compile(
     r"(?<=[.!?])(?<!\be\.g\.)(?<!\bi\.e\.)(?<!\bvs\.)(?<!\bapprox\.)(?<!\bca\.)[\"')\]]*\s+(?=[A-Z0-9\"'(])"
 )
-# a finding whose name is nothing but waves and poles is checked as a claim
-_PICTURE = frozenset(
-    "p q r s t u st stt qrs pr pq qt qtc rr j wave waves segment interval change changes complex voltage amplitude of in"
-    " abnormal qs rs qr rsr rsr' r' rhythm rate duration absent no pattern axis the deviation r/s slurring initial delta"
-    " terminal force v1 progression progressio large pause notched bifid tented hyperacute fused fragmented depression"
-    " elevation st-t normal".split()
-)
-_WORDS_THAT_NAME = re.compile(
-    r"\b\w+(?:emia|aemia|itis|opathy|osis|oma|embolism|syndrome|thrombosis)\b|\bwellens\b|\bde winter\b|\bsgarbossa\b"
-)
-
-
 _SHAPES = frozenset({"qs", "rsr", "rs", "qr"})
 
 
 @dataclass(frozen=True)
-class Page:
-    """The evidence of one finding's page, or of one other passage."""
+class _Sentence:
+    """A sentence of a passage: as read, with its section and the passage's key."""
 
-    label: str  # "inferior myocardial infarction, Criteria" without the section
-    finding: str
+    reading: Reading
+    section: str
     key: str
-    readings: tuple[tuple[Reading, str, str], ...]  # with the section and the passage's key
-    claims: tuple[tuple[Claim, frozenset[str]], ...]  # with the leads of the whole sentence
+
+
+@dataclass(frozen=True)
+class Page:
+    """What one finding's page, or one other passage, says; what it says of mimics is in `mimic_...` alone."""
+
+    label: str  # the finding, or title and chapter
+    finding: str  # of the shipped base, else ""
+    key: str
+    sentences: tuple[_Sentence, ...]
+    claims: tuple[tuple[Claim, frozenset[str]], ...]  # with the leads that one without leads shares
+    waves: frozenset[str]
     words: frozenset[str]
     mimic_words: frozenset[str]
     names: frozenset[str]
     mimic_names: frozenset[str]
+    pictures: frozenset[str]
     leads: frozenset[str]
     poles: frozenset[Pole]
+    ends: Mapping[tuple[str, str], frozenset[str]]  # of each wave and axis
     plain: str
 
-    def sections_of(self, leads: frozenset[str]) -> str:
-        """The section whose sentences name most of the leads."""
-        best = max(self.readings, key=lambda entry: len(entry[0].leads & leads), default=None)
-        return best[1] if best else ""
+    def place_of(self, leads: frozenset[str]) -> str:
+        """The label with the section whose sentences name most of the leads."""
+        best = max(self.sentences, key=lambda entry: len(entry.reading.leads & leads), default=None)
+        return f"{self.label}, {best.section}" if best and best.section not in self.label else self.label
 
 
 def sentences_of_text(text: str) -> tuple[str, ...]:
@@ -86,94 +84,59 @@ def pages_of(passages: Sequence[Passage]) -> tuple[Page, ...]:
 
 @lru_cache(maxsize=4096)
 def _page(passages: tuple[Passage, ...]) -> Page:
-    read = [entry for passage in passages for entry in _sentences(passage)]
-    said = [(read_sentence(text), section, key) for text, section, key in read if not _APART.search(section)]
-    apart = [read_sentence(text) for text, section, _ in read if _APART.search(section)]
+    sentences = [entry for passage in passages for entry in _sentences(passage)]
+    said = tuple(entry for entry in sentences if not _APART.search(entry.section))
+    apart = [entry.reading for entry in sentences if _APART.search(entry.section)]
     first = passages[0]
-    about = read_sentence(f"{first.finding or first.title}")
-    claims = tuple((claim, reading.leads) for reading, _, _ in said for claim in reading.claims)
-    claims += tuple((claim, frozenset()) for claim in about.claims)
-    mimic_words = frozenset().union(*(reading.words for reading in apart))
+    about = read_sentence(first.finding or first.title)
+    readings = [about, *(entry.reading for entry in said)]
+    claims = tuple((claim, frozenset()) for claim in about.claims)
+    claims += tuple(pair for entry in said for pair in _with_leads(entry.reading))
+    poles = frozenset().union(*(claim.poles for claim, _ in claims))
     return Page(
         label=first.finding or ", ".join(filter(None, (first.title, first.chapter))),
         finding=first.finding,
         key=first.key,
-        readings=tuple(said),
+        sentences=said,
         claims=claims,
-        words=about.words.union(*(reading.words for reading, _, _ in said)),
-        mimic_words=mimic_words,
-        names=names_in(about.text).union({first.finding} - {""}, *(names_in(reading.text) for reading, _, _ in said)),
+        waves=frozenset().union(*(claim.waves for claim, _ in claims)),
+        words=frozenset().union(*(reading.words for reading in readings)),
+        mimic_words=frozenset().union(*(reading.words for reading in apart)),
+        names=frozenset({first.finding} - {""}).union(*(names_in(reading.text) for reading in readings)),
         mimic_names=frozenset().union(*(names_in(reading.text) for reading in apart)),
-        leads=frozenset().union(*(reading.leads for reading, _, _ in said)),
-        poles=frozenset().union(*(claim.poles for claim, _ in claims)),
-        plain=" ".join(reading.plain for reading, _, _ in said),
+        pictures=frozenset().union(*(pictures_in(reading.text) for reading in readings)),
+        leads=frozenset().union(*(entry.reading.leads for entry in said)),
+        poles=poles,
+        ends={key: frozenset(pole[2] for pole in poles if pole[:2] == key) for key in {pole[:2] for pole in poles}},
+        plain=" ".join(entry.reading.plain for entry in said),
     )
 
 
-def _sentences(passage: Passage) -> list[tuple[str, str, str]]:
-    """Each sentence with its section, which a heading inside the text may change, and the passage's key."""
-    found = []
-    section = passage.chapter
-    for block in passage.text.splitlines(keepends=True):
-        if heading := _HEADING.match(block.strip()):
-            section = heading[1] or heading[2]
-    # headings inside a passage are rare: the text is read as a whole unless there are some
-    if section == passage.chapter:
-        return [(text, section, passage.key) for text in sentences_of_text(passage.text)]
-    section = passage.chapter
-    lines: list[str] = []
-    for line in [*passage.text.splitlines(), "# end"]:
-        heading = _HEADING.match(line.strip())
-        if not heading:
-            lines.append(line)
-            continue
-        found += [(text, section, passage.key) for text in sentences_of_text("\n".join(lines))]
-        section, lines = heading[1] or heading[2], []
-    return found
-
-
-# ----- findings named -------------------------------------------------------------------------------------------------
-
-
-@lru_cache(maxsize=20_000)
-def findings_named(text: str) -> tuple[tuple[str, Phrase], ...]:
-    """The findings that a text names by a name or synonym, each with the words it uses; pictures of waves are left out.
-
-    >>> findings_named("Delta wave in WPW, with inverted T waves")
-    (('wolff-parkinson-white pattern', ('wpw',)),)
+def _with_leads(reading: Reading) -> Iterator[tuple[Claim, frozenset[str]]]:
+    """The claims of a sentence, each with the leads that it shares if it names none: those of the next claim that names
+    some, else of the one before; all of the sentence if it says nothing of size or direction.
     """
-    words = words_of(_opened(text))
-    named = []
-    place, at = "", 0
-    for item in read_items(words):
-        phrase = words[item.start : item.stop]
-        if item.kind == "territory":
-            place, at = item.value, item.stop
-            continue
-        if item.kind == "finding" and not all(word in _PICTURE or word in POLES for word in phrase):
-            placed = f"{place} {item.value}" if place and at == item.start else ""
-            if placed in all_findings():
-                named.append((placed, (*place.split(), *phrase)))
-            else:
-                named.append((item.value, phrase))
-    return tuple(dict.fromkeys(named))
+    for at, claim in enumerate(reading.claims):
+        near = next((other for other in (*reading.claims[at:], *reading.claims[at::-1]) if own_leads(other)), claim)
+        telling = any(pole[1] in ("polarity", "size", "width", "presence") for pole in claim.poles)
+        yield claim, own_leads(near) if telling else reading.all_leads
 
 
-def _opened(text: str) -> str:
-    return text.replace("(", ", ").replace(")", ", ")
+def _sentences(passage: Passage) -> list[_Sentence]:
+    """The sentences of a passage; a heading inside it begins a section of its own."""
+    found: list[_Sentence] = []
+    section, lines = passage.chapter, []
+    for line in passage.text.splitlines():
+        if heading := _HEADING.match(line.strip()):
+            found += _sentences_of_section(lines, section, passage.key)
+            section, lines = heading[1] or heading[2], []
+        else:
+            lines.append(line)
+    return found + _sentences_of_section(lines, section, passage.key)
 
 
-def names_in(text: str) -> frozenset[str]:
-    """The names of the findings of a text, and words for diseases that the table does not hold."""
-    return frozenset(name for name, _ in findings_named(text)) | frozenset(_WORDS_THAT_NAME.findall(plain_form(text)))
-
-
-@lru_cache(maxsize=4096)
-def words_of_name(name: str) -> frozenset[str]:
-    """The words of a finding's name and of all its synonyms."""
-    finding = all_findings().get(name)
-    names = (name, *finding.synonyms) if finding else (name,)
-    return frozenset(word for spelling in names for word in phrase_of(spelling))
+def _sentences_of_section(lines: Sequence[str], section: str, key: str) -> list[_Sentence]:
+    return [_Sentence(read_sentence(text), section, key) for text in sentences_of_text("\n".join(lines))]
 
 
 # ----- looking up -----------------------------------------------------------------------------------------------------
@@ -200,11 +163,11 @@ def covered_leads(page: Page, claim: Claim, loosely: bool = False) -> frozenset[
 
 def _leads(entries: Sequence[tuple[Claim, frozenset[str]]], loosely: bool) -> frozenset[str]:
     of_sentences = frozenset().union(*(leads for claim, leads in entries if not (claim.leads or claim.groups)))
-    named = of_sentences.union(*(_own_leads(claim) for claim, _ in entries if claim.leads))
-    return named if named and not loosely else named.union(*(_own_leads(claim) for claim, _ in entries))
+    named = of_sentences.union(*(own_leads(claim) for claim, _ in entries if claim.leads))
+    return named if named and not loosely else named.union(*(own_leads(claim) for claim, _ in entries))
 
 
-def _own_leads(claim: Claim) -> frozenset[str]:
+def own_leads(claim: Claim) -> frozenset[str]:
     """The leads of a claim; a group whose leads it names ("limb leads I and aVL") adds nothing."""
     grouped = frozenset().union(*(LEAD_GROUPS[name] for name in claim.groups))
     return claim.leads if claim.leads and claim.leads <= grouped else claim.leads | grouped
@@ -219,37 +182,33 @@ def _opposed(claim: Claim, known: Claim) -> bool:
     return any(key in ends and end not in ends[key] for key, end in mine.items() if end in ("up", "down"))
 
 
-def known_measures(page: Page, claim: Claim) -> tuple[list[Measure], list[Measure]]:
-    """The page's measures of the claim's waves, and those that it gives of no wave."""
-    of_waves, loose = [], []
-    for known, _ in page.claims:
-        waves = known.waves | known.next_waves
-        if not known.waves:
-            loose += known.measures
-        elif not claim.waves or (claim.waves | claim.next_waves) & waves:
-            of_waves += known.measures
-    return of_waves, loose
-
-
 _INTERCHANGED = (
-    frozenset({"qrs", "beat"}),
-    frozenset({"rate", "rhythm", "qrs", "beat", "rr", "pp", "p", "flutter", "fibrillatory"}),
+    frozenset({"qrs", "beat"}), frozenset({"rr", "rate", "rhythm"}), frozenset({"rr", "pp"}),
     frozenset({"p", "pr", "delta"}), frozenset({"spike", "pr"}), frozenset({"axis", "qrs"}), frozenset({"pause", "rr"}),
     frozenset({"beat", "pause"}), frozenset({"rsr", "r"}), frozenset({"st", "st t"}), frozenset({"r", "peak time"}),
 )  # fmt: skip
 
 
-def measures_for(page: Page, claim: Claim, measure: Measure) -> list[Measure]:
+@dataclass(frozen=True)
+class KnownMeasure:
+    """A measure of a page with the leads that it is given for, none if it is given for no lead in particular."""
+
+    measure: Measure
+    leads: frozenset[str]
+
+
+def measures_for(page: Page, claim: Claim, measure: Measure) -> list[KnownMeasure]:
     """The page's measures with which the measure of a claim is compared.
 
-    Rates are compared with all rates, angles with all angles of the same axis; times and amplitudes with those of the
-    same wave, or of waves whose numbers are told by turns, as PR and AV delay.
+    Rates are compared with all rates, ages with all ages; times, amplitudes and angles with those of the same wave, of
+    waves whose numbers are told by turns (PR and AV delay), and with those that the page gives of no wave.
     """
-    own, loose = known_measures(page, claim)
-    if measure.dimension == "bpm":
-        return [known for entry, _ in page.claims for known in entry.measures if known.dimension in ("bpm", "")]
-    if measure.dimension in ("years", "hours", "celsius", "%"):
-        return [known for entry, _ in page.claims for known in entry.measures if known.dimension == measure.dimension]
-    turns = set().union(*(group for group in _INTERCHANGED if group & (claim.waves | claim.next_waves) and "rate" not in group))
-    near = [known for entry, _ in page.claims if (entry.waves | entry.next_waves) & turns for known in entry.measures]
-    return own + loose + near
+    waves = claim.waves | claim.other_waves
+    waves = waves.union(*(group for group in _INTERCHANGED if group & waves))
+    anywhere = measure.dimension in ("bpm", "years", "hours", "celsius", "%") or not waves
+    return [
+        KnownMeasure(own, own_leads(known))
+        for known, _ in page.claims
+        for own in known.measures
+        if anywhere or not known.waves or waves & (known.waves | known.other_waves)
+    ]

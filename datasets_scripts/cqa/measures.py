@@ -38,7 +38,7 @@ _UNITS: dict[str, tuple[str, float]] = {
 }  # fmt: skip
 _NUMERALS = {
     "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10,
-    "half a": 0.5, "half": 0.5, "a": 1, "twelve": 12,
+    "twelve": 12, "half a": 0.5,
 }  # fmt: skip
 _UNIT = "|".join(re.escape(name) for name in sorted(_UNITS, key=len, reverse=True))
 _NUMBER = r"(?:minus )?[-+]?\d+(?:[.,]\d+)?"
@@ -71,9 +71,10 @@ QUANTITY = re.compile(
     rf"(?(low_unit)|(?:\s*-?\s*(?P<unit>{_UNIT})(?![\w°/]))?)"
     rf"(?:\s*(?:(?P<after_more>{_AFTER_MORE})|(?P<after_less>{_AFTER_LESS}))(?!\w))?"
 )
-SQUARES = re.compile(
-    rf"\b(?P<low>{'|'.join(_NUMERALS)})(?:\s+(?:to|or|and)\s+(?P<high>{'|'.join(_NUMERALS)}))?\s+(?:full |whole )?"
-    r"(?P<kind>small|little|large|big)\s+(?:square|boxe?|box)s?\b"
+_NUMERAL = "|".join(_NUMERALS)
+SPELLED_OUT = re.compile(
+    rf"\b(?P<low>{_NUMERAL})(?:\s+(?:to|or|and)\s+(?P<high>{_NUMERAL}))?\s+(?:full |whole )?"
+    r"(?=(?:small|little|large|big) (?:square|box)|milli|seconds\b|(?<=one )second\b|beats per|degrees\b|mm\b|mv\b)"
 )
 RATIO = re.compile(r"(?<![\d.:])(\d+)\s?:\s?(\d+)(?![\d:])|\b(\d|two|three|four|five) to (one)\b")
 
@@ -97,18 +98,17 @@ class Measure:
         return (self.low,) if self.low == self.high else (self.low, self.high)
 
 
-def squares_as_numbers(text: str) -> str:
-    """Numerals before squares of ECG paper as digits.
+def numerals_as_digits(text: str) -> str:
+    """Numerals before a unit, and before squares of ECG paper, as digits.
 
-    >>> squares_as_numbers("more than three small squares")
-    'more than 3 small squares'
+    >>> numerals_as_digits("more than three small squares, every second beat")
+    'more than 3 small squares, every second beat'
     """
 
     def digits(match: re.Match[str]) -> str:
-        numbers = [f"{_NUMERALS[match[name]]:g}" for name in ("low", "high") if match[name]]
-        return f"{' to '.join(numbers)} {match['kind']} squares"
+        return f"{' to '.join(f'{_NUMERALS[match[name]]:g}' for name in ('low', 'high') if match[name])} "
 
-    return SQUARES.sub(digits, text)
+    return SPELLED_OUT.sub(digits, text)
 
 
 def measure_of(match: re.Match[str]) -> Measure:
@@ -155,7 +155,8 @@ def agrees(claimed: Measure, known: Measure) -> bool:
 
 def _agrees(claimed: Measure, known: Measure, factor: float) -> bool:
     ends = [end * factor for end in claimed.ends]
-    if not all(any(_close(end, value) for value in known.ends) for end in ends):
+    turns = (0.0, 360.0, -360.0) if known.dimension == "degrees" else (0.0,)
+    if not all(any(_close(end + turn, value) for value in known.ends for turn in turns) for end in ends):
         return False
     if len(ends) == 2 or known.dimension == "degrees" or EXACT in (claimed.comparison, known.comparison):
         return len(known.ends) == 1 or len(ends) == 2 or _is_end(claimed, ends[0], known)
