@@ -262,7 +262,7 @@ def test_the_protocol_gives_figures_of_each_share_with_floor_choice_and_seeds(co
     assert set(chosen) == {f"tiny/{share}/{role}" for share in ("50%", "100%") for role in context.models()}
     assert chosen["tiny/100%/trained"]["epoch"] in (1, 2)
     assert set(chosen["tiny/100%/trained"]["thresholds_of_logits"]) == set(LABELS)
-    assert "from random weights" in result.protocol and result.settings["floor_layer_decay"] == 1.0
+    assert result.settings["floor"] in result.protocol and "starts from random weights" in result.settings["floor"]
     assert [row["attribute"] for row in result.tables["tiny/100%: subgroups"]] == ["all", "sex", "age"]
     assert "tiny/50%: subgroups" not in result.tables
     result.save(tmp_path)

@@ -412,6 +412,8 @@ def test_ptb_xl_alone_goes_on_where_it_was_stopped(tmp_path, how):
     settings = {"PTB_XL": write_ptb_xl(tmp_path / "ptb_xl"), "OUTPUT": out, "LICENSE": "cc-by-4.0",
                 "HF_HOME": tmp_path / "hf",
                 "TRAIN_FLAGS": f"{TINY} --epochs 300 --save_steps 2 --eval_epochs 300"}  # fmt: skip
+    if how == "terminated":  # once is enough to judge
+        settings |= {"STEPS": "prepare train"}
     run = start("open_ptb_xl.sh", **settings)
     wait_for("model/checkpoint-*/training_state.json", out, run)
     if how == "killed":
@@ -431,7 +433,8 @@ def test_ptb_xl_alone_goes_on_where_it_was_stopped(tmp_path, how):
     assert "prepare-ptb_xl: done before" in done.stdout and "Resumed from" in done.stderr
     assert shards == {path: path.stat().st_mtime_ns for path in (out / "ptb_xl").iterdir()}
     assert (out / "model" / "results.json").exists() and (out / "done" / "train").exists()
-    assert_judged(out)
+    if how == "killed":
+        assert_judged(out)
 
 
 def launch_command(folder, name, *flags, **changes):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,10 +44,9 @@ PROTOCOL = (
     "learning rate {lr:g} ({head_lr:g} in the head), times {layer_decay:g} for each layer further down (a layer is up "
     "to three blocks), weight decay {weight_decay:g}, warm-up and half a cosine; the epoch by the macro AUROC on "
     "validation records. Shares of the training labels by scikit-learn's train_test_split(train_size=share, "
-    "random_state=seed), seeds {seeds}; figures with intervals are of the first seed. The floor (random weights) is "
-    "the same fine-tuning of the same configuration from random weights, with {floor_layer_decay:g} instead of "
-    "{layer_decay:g}: a layer that knows nothing yet has no reason to learn slower."
+    "random_state=seed), seeds {seeds}; figures with intervals are of the first seed. The floor is {floor}."
 )
+FLOOR = "the same fine-tuning of a model of the same configuration that starts from random weights"
 
 
 @dataclass(frozen=True)
@@ -61,9 +60,9 @@ class FineTuned:
 
 @dataclass(frozen=True)
 class _Plan:
-    """What all fine-tunings of a run share: how each role is trained, the seeds, and where a model is saved."""
+    """What all fine-tunings of a run share: how a model is trained, the seeds, and where one is saved."""
 
-    settings: dict[str, TrainingSettings]
+    settings: TrainingSettings
     seeds: Sequence[int]
     save: Path | None
 
@@ -79,7 +78,6 @@ def run(
     lr: float = 5e-4,
     head_lr: float = 1e-3,
     layer_decay: float = 0.75,
-    floor_layer_decay: float = 1.0,
     weight_decay: float = 0.05,
     warmup_ratio: float = 0.1,
     drop_path_rate: float = 0.1,
@@ -101,7 +99,6 @@ def run(
         lr: learning rate of the encoder's last layer.
         head_lr: learning rate of the linear head.
         layer_decay: share of the rate that each layer has of the layer above it (0.6 to 0.9 in the literature).
-        floor_layer_decay: the same for the floor.
         weight_decay: of matrices; norms and biases have none.
         warmup_ratio: share of the steps in which the learning rate rises.
         drop_path_rate: of the last block in training (ConvNeXt V2; XResNet has none).
@@ -122,12 +119,10 @@ def run(
         precision or precision_on(context.device),
     )  # fmt: skip
     found = load_tasks(context, tasks, split_dir, split_labels)
-    floor = replace(settings, layer_decay=floor_layer_decay)
-    how = {"trained": settings, "random_weights": floor, "compared": settings}
-    plan = _Plan(how, seeds, _check_save(save, found))
-    how_told = asdict(settings) | {"floor_layer_decay": floor_layer_decay, "seeds": list(seeds)}
-    protocol = PROTOCOL.format(**how_told | {"seeds": ", ".join(map(str, seeds))})
-    result = empty_result(context, "fine_tune", protocol, **how_told, chosen={})
+    plan = _Plan(settings, seeds, _check_save(save, found))
+    how = asdict(settings) | {"seeds": list(seeds), "floor": FLOOR}
+    protocol = PROTOCOL.format(**how | {"seeds": ", ".join(map(str, seeds))})
+    result = empty_result(context, "fine_tune", protocol, **how, chosen={})
     for task in found:
         result.notes += check_no_leak(context, task)
         for fraction in fractions:
@@ -212,7 +207,7 @@ def _tuned(
     context: EvaluationContext, task: LabelTask, rows: np.ndarray, plan: _Plan, seed: int, role: str, prefix: str
 ) -> FineTuned:
     progress = f"fine-tuning {prefix} {role} seed {seed}" if context.progress else None
-    return fine_tune(context, task, rows, plan.settings[role], seed, role, progress)
+    return fine_tune(context, task, rows, plan.settings, seed, role, progress)
 
 
 def _test_scores(context: EvaluationContext, task: LabelTask, tuned: FineTuned, role: str) -> np.ndarray:
