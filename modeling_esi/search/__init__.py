@@ -1,0 +1,1 @@
+"""Search: a data set embedded once, then its recordings found by a sentence or by another ECG."""
