@@ -331,14 +331,14 @@ class ESIModel(ESIPreTrainedModel):
         Raises:
             ValueError: Losses asked for ECGs and texts that are not pairs.
         """
+        ecg = self.ecg_model(
+            input_values, lead_mask=lead_mask, sample_mask=sample_mask, return_dict=True, **_only_hidden_states(kwargs)
+        )
         are_pairs, has_loss = len(input_values) == len(input_ids), return_loss or num_caption_targets is not None
         if has_loss and not are_pairs:
             raise ValueError(f"A loss needs pairs, got {len(input_values)} ECGs and {len(input_ids)} texts.")
         if output_caption_logits is None:
             output_caption_logits = not (has_loss and self.training)
-        ecg = self.ecg_model(
-            input_values, lead_mask=lead_mask, sample_mask=sample_mask, return_dict=True, **_only_hidden_states(kwargs)
-        )
         text = self._encode_text(input_ids, attention_mask, **kwargs)
         ecg_state = self._ecg_state(ecg)
         ecg_embeds, text_embeds = self._embed_ecg(ecg_state), self._embed_text(text.last_hidden_state)
@@ -346,7 +346,7 @@ class ESIModel(ESIPreTrainedModel):
 
         caption, losses = None, {}
         if self.decoder is not None and are_pairs and return_loss is not False:
-            targets = self._caption_targets(input_ids, attention_mask)
+            targets = self.tokens_to_predict(input_ids, attention_mask)
             tokens = None if output_caption_logits else RealTokens.up_to_the_last(targets != IGNORED)
             caption = self._caption(ecg, ecg_state, text, input_ids, tokens, **kwargs)
             if has_loss:
@@ -391,8 +391,8 @@ class ESIModel(ESIPreTrainedModel):
         num_groups = self.config.text_groups if self.training else 1
         return encode_by_length(self.text_model, input_ids, attention_mask, is_real, num_groups, **kwargs)
 
-    def _caption_targets(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
-        """The tokens to be predicted: all but the first, in `released` all but the first two."""
+    def tokens_to_predict(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
+        """The decoder's targets, `(B, T - 1)`, `IGNORED` in padding: all tokens but the first, in `released` but two."""
         first = 1 if self.config.decoder_config.input_states == "token_embeddings" else 2
         return caption_targets(input_ids, attention_mask, first, self.config.decoder_config.pad_token_id, IGNORED)
 

@@ -201,7 +201,7 @@ def surrogate(esi: ESIModel, output: ESIOutput, cache: EmbeddingGradients, rows:
 
 def _num_caption_targets(esi: ESIModel, inputs: Inputs) -> torch.Tensor:
     """Tokens that the decoder is to predict in the whole batch; over several processes their mean."""
-    num_targets = (esi._caption_targets(inputs["input_ids"], inputs.get("attention_mask")) != IGNORED).sum()
+    num_targets = (esi.tokens_to_predict(inputs["input_ids"], inputs.get("attention_mask")) != IGNORED).sum()
     return mean_over_processes(num_targets) if esi.training else num_targets
 
 
