@@ -47,7 +47,8 @@ DPI = 254  # ten pixels to the millimetre
 CALIBRATION_MV, CALIBRATION_S = 1.0, 0.2
 
 MM_PER_INCH = 25.4
-A4 = (297.0, 210.0)  # the least page, in mm; all that follows is in mm too
+A4 = (297.0, 210.0)  # in mm, as all that follows
+ROWS_OF_A_FULL_PAGE = 4  # a page with fewer is as high as they are
 HEADER, FOOTER, FOOTER_WITH_COLOURS = 15.0, 10.0, 25.0
 LEFT_OF_SIGNAL, RIGHT_OF_SIGNAL, MARGIN = 15.0, 5.0, 10.0
 ROW_ABOVE_AND_BELOW = {3: (20.0, 20.0), 4: (20.0, 20.0), 6: (15.0, 10.0), 7: (15.0, 10.0)}
@@ -87,8 +88,9 @@ def plot_ecg(
             num_samples)` in mV.
         sampling_rate: in Hz, where the record does not say it.
         leads: one name per row, where the record does not say them.
-        layout: "3x4", "6x2", "12x1", or "rows" for each channel as recorded. By default "3x4" where at least six of
-            the twelve leads are there, else "rows".
+        layout: "3x4", "6x2", "12x1", or "rows" for each channel as recorded. By default "rows" where fewer than six
+            of the twelve leads are there, else "3x4"; with an attribution "12x1", since the other two show only a
+            part of each lead.
         rhythm_leads: drawn below over the whole time; by default II (or else the first lead) in "3x4", none in others.
         paper_speed: 12.5, 25 or 50 mm/s.
         gain: 5, 10 or 20 mm/mV.
@@ -98,7 +100,7 @@ def plot_ecg(
         attribution: of `modeling_esi.attribution.attribute`, drawn as colours behind the traces, on grey paper.
 
     Returns:
-        A figure whose size is the page's: at least A4 across.
+        A figure whose size is the page's: A4 across, or what is needed; less high where there are few rows.
 
     Raises:
         ValueError: for options out of these, a signal that does not fit its leads, a lead that is there twice,
@@ -113,17 +115,18 @@ def plot_ecg(
     if not 0 <= start < recording.duration:
         raise ValueError(f"start: expected 0 to {recording.duration:g} s, where the record ends, got {start!r}.")
     scale = _Scale(paper_speed, gain, start, duration)
-    rows = _rows_of_leads(recording, layout, rhythm_leads)
+    rows = _rows_of_leads(recording, layout or _usual_layout(recording, attribution), rhythm_leads)
     page = _Page.for_rows(recording, scale, rows, FOOTER if attribution is None else FOOTER_WITH_COLOURS)
     axes = _blank_page(page)
     _draw_grid(axes, page, _PINK if attribution is None else _GREY)
+    remarks = _remarks(page)
     if attribution is not None:
-        _draw_attribution(axes, page, attribution)
+        remarks += _draw_attribution(axes, page, attribution)
     for row in page.rows:
         _draw_calibration(axes, page, row)
         for panel in row.panels:
             _draw_panel(axes, page, row, panel)
-    _write_around(axes, page, title)
+    _write_around(axes, page, title, remarks)
     return axes.figure
 
 
@@ -197,10 +200,14 @@ def _channels(leads: Sequence[str]) -> dict[str, int]:
     return channels
 
 
-def _rows_of_leads(recording: _Recording, layout: str | None, rhythm: Sequence[str] | None) -> list[tuple[str, ...]]:
+def _usual_layout(recording: _Recording, attribution: Attribution | None) -> str:
+    if sum(lead in recording.channels for lead in LEADS) < 6:
+        return "rows"
+    return "3x4" if attribution is None else "12x1"
+
+
+def _rows_of_leads(recording: _Recording, layout: str, rhythm: Sequence[str] | None) -> list[tuple[str, ...]]:
     """The leads of each row of the page, rhythm strips last."""
-    if layout is None:
-        layout = "3x4" if sum(lead in recording.channels for lead in LEADS) >= 6 else "rows"
     if layout not in (*LAYOUTS, "rows"):
         raise ValueError(f"layout: expected one of {', '.join(LAYOUTS)} or rows, got {layout!r}.")
     rows = LAYOUTS.get(layout, tuple((lead,) for lead in recording.channels))
@@ -268,7 +275,7 @@ class _Page:
         panels = [_panels(leads, left + LEFT_OF_SIGNAL, scale) for leads in rows]
         reaches = [_reach(recording, scale, of_row, len(rows)) for of_row in panels]
         down = sum(above + below for above, below in reaches)
-        height = max(A4[1], HEADER + down + footer)
+        height = max(A4[1] if len(rows) >= ROWS_OF_A_FULL_PAGE else 0, HEADER + down + footer)
         bottom = footer + (height - HEADER - footer - down) / 2
         placed, top = [], bottom + down
         for of_row, (above, below) in zip(panels, reaches, strict=True):
@@ -400,36 +407,46 @@ def _mark_cut(axes: Axes, x: float, edge: float, points_to: int) -> None:
 # ----- attribution ---------------------------------------------------------------------------------------------------
 
 
-def _draw_attribution(axes: Axes, page: _Page, attribution: Attribution) -> None:
+def _draw_attribution(axes: Axes, page: _Page, attribution: Attribution) -> list[str]:
+    """Colour the windows behind the traces; returns a remark where the largest value is not on the page."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import LinearSegmentedColormap, Normalize
     from matplotlib.patches import Rectangle
 
-    known = attribution.values[np.isfinite(attribution.values)]
-    largest = float(np.abs(known).max()) if known.size and known.any() else 1.0
+    sizes = np.nan_to_num(np.abs(attribution.values))
     ramp = [(*_BLUE, _DENSEST), (*_BLUE, 0.0), (*_RED, 0.0), (*_RED, _DENSEST)]  # clear where nothing was added
-    colours = LinearSegmentedColormap.from_list("attribution", list(zip((0, 0.5, 0.5, 1), ramp, strict=True)))
+    stops = list(zip((0, 0.5, 0.5, 1), ramp, strict=True))
+    colours = LinearSegmentedColormap.from_list("attribution", stops, N=257)  # odd: one of them is 0
+    largest = sizes.max() or 1.0
     mappable = ScalarMappable(Normalize(-largest, largest), colours)
+    drawn = np.zeros(sizes.shape, dtype=bool)
     for row in page.rows:
         for panel in row.panels:
-            for left, wide, value in _windows_of(panel, attribution, page.scale.paper_speed):
+            for channel, number, left, wide in _windows_of(panel, attribution, page.scale.paper_speed):
+                drawn[channel, number] = True
                 axes.add_patch(
                     Rectangle((left, row.baseline - row.below), wide, row.above + row.below, linewidth=0,
-                              facecolor=mappable.to_rgba(value), gid=f"attribution-{panel.lead}", zorder=2)
+                              facecolor=mappable.to_rgba(attribution.values[channel, number]),
+                              gid=f"attribution-{panel.lead}", zorder=2)
                 )  # fmt: skip
     _draw_colour_bar(axes, page, mappable, attribution)
+    if sizes.max() <= np.max(sizes, where=drawn, initial=0.0):
+        return []
+    channel, number = np.unravel_index(sizes.argmax(), sizes.shape)
+    return [f"largest value not on this page: {attribution.leads[channel]} at {number * attribution.window:g} s"]
 
 
-def _windows_of(panel: _Panel, attribution: Attribution, paper_speed: float) -> list[tuple[float, float, float]]:
-    """Left end and width in mm, and value, of each window on a panel."""
+def _windows_of(panel: _Panel, attribution: Attribution, paper_speed: float) -> list[tuple[int, int, float, float]]:
+    """The windows on a panel: row and column in `values`, left end and width in mm."""
     if panel.lead not in attribution.leads:
         return []
-    found = []
-    for number, value in enumerate(attribution.values[attribution.leads.index(panel.lead)]):
+    channel, found = attribution.leads.index(panel.lead), []
+    for number in np.flatnonzero(np.isfinite(attribution.values[channel])):
         begins = max(number * attribution.window, panel.start)
         ends = min((number + 1) * attribution.window, attribution.duration, panel.start + panel.duration)
-        if ends - begins > 1e-9 and np.isfinite(value):
-            found.append((panel.left + (begins - panel.start) * paper_speed, (ends - begins) * paper_speed, value))
+        if ends - begins > 1e-9:
+            left = panel.left + (begins - panel.start) * paper_speed
+            found.append((channel, number, left, (ends - begins) * paper_speed))
     return found
 
 
@@ -451,7 +468,7 @@ def _write(axes: Axes, x: float, y: float, text: str, size: float, colour: str =
     axes.text(x, y, text, fontsize=size, color=colour, family=_FONT, zorder=6, parse_math=False, **style)
 
 
-def _write_around(axes: Axes, page: _Page, title: str) -> None:
+def _write_around(axes: Axes, page: _Page, title: str, remarks: Sequence[str]) -> None:
     left, bottom, _, top = page.grid
     scale, recording = page.scale, page.recording
     ends = min(scale.start + scale.duration, recording.duration)
@@ -461,7 +478,7 @@ def _write_around(axes: Axes, page: _Page, title: str) -> None:
     ]  # fmt: skip
     _write(axes, left, top + 2, "    ".join(facts), 8)
     _write(axes, left, top + 7, title, 10, weight="bold")
-    _write(axes, left, bottom - 5, "    ".join(_remarks(page)), 7, colour="0.25")
+    _write(axes, left, bottom - 5, "    ".join(remarks), 7, colour="0.25")
 
 
 def _remarks(page: _Page) -> list[str]:
