@@ -113,9 +113,8 @@ def attribute(
         if method == "occlusion":
             values = _occlude(score_of, input_values, reference, edges, batch_size)
         else:
-            num_steps = 1 if method == "gradient" else num_steps
-            starts_at = 1.0 if method == "gradient" else None
-            values = _follow_gradient(score_of, input_values, reference, edges, num_steps, batch_size, starts_at)
+            steps = torch.ones(1) if method == "gradient" else (torch.arange(num_steps) + 0.5) / num_steps
+            values = _follow_gradient(score_of, input_values, reference, edges, steps, batch_size)
     values[~lead_mask[0].cpu().numpy()] = np.nan
     duration = num_real / feature_extractor.sampling_rate
     return Attribution(values, tuple(feature_extractor.leads), float(window), duration, name, score, method)
@@ -183,8 +182,8 @@ def _occlude(
         for row, (lead, number) in enumerate(chosen):
             changed[row, lead, edges[number] : edges[number + 1]] = reference[0, lead, 0]
         scores.append(score_of(changed))
-    without = torch.cat(scores).double().reshape(num_leads, num_windows)
-    return (score_of(input_values).double() - without).cpu().numpy()
+    without = torch.cat(scores).cpu().double().reshape(num_leads, num_windows)
+    return (score_of(input_values).cpu().double() - without).numpy()
 
 
 def _follow_gradient(
@@ -192,24 +191,17 @@ def _follow_gradient(
     input_values: Tensor,
     reference: Tensor,
     edges: list[int],
-    num_steps: int,
+    steps: Tensor,
     batch_size: int,
-    only_at: float | None,
 ) -> np.ndarray:
-    """Mean gradient on the way from the reference to the input, times the way, summed in each window.
-
-    The midpoint rule takes `num_steps` points of the way; `only_at` takes one.
-    """
+    """Mean gradient at `steps` (0 to 1) of the way from reference to input, times the way, summed in each window."""
     way = input_values - reference
-    points = (torch.arange(num_steps, device=way.device) + 0.5) / num_steps
-    if only_at is not None:
-        points = torch.full_like(points, only_at)
-    total = torch.zeros(way.shape[1:], dtype=torch.float64, device=way.device)
-    for some in points.split(batch_size):
+    total = torch.zeros(way.shape[1:], dtype=torch.float64)  # on the CPU: not every device has float64
+    for some in steps.to(way.device).split(batch_size):
         at = (reference + some[:, None, None] * way).requires_grad_()
         with torch.enable_grad():
-            total += torch.autograd.grad(score_of(at).sum(), at)[0].double().sum(dim=0)
-    product = (total / num_steps * way[0].double()).cpu().numpy()  # (leads, samples)
+            total += torch.autograd.grad(score_of(at).sum(), at)[0].sum(dim=0).cpu()
+    product = (total / len(steps) * way[0].cpu()).numpy()  # (leads, samples)
     return np.add.reduceat(product[:, : edges[-1]], edges[:-1], axis=1)
 
 

@@ -12,10 +12,8 @@ matplotlib's objects are used directly, not `pyplot`, which would keep figures a
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,8 +21,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .configuration_esi import LEADS
-from .lead_names import parse_lead_name
-from .recordings import check_rate
+from .ecg_page import (
+    CALIBRATION_MV,
+    CALIBRATION_S,
+    LAYOUTS,
+    Page,
+    Panel,
+    Recording,
+    Row,
+    Scale,
+    read_signal,
+    rows_of_leads,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,28 +42,12 @@ if TYPE_CHECKING:
 
 __all__ = ["BASELINES", "GAINS", "LAYOUTS", "PAPER_SPEEDS", "plot_ecg", "save_page"]
 
-LAYOUTS: dict[str, tuple[tuple[str, ...], ...]] = {
-    "3x4": (("I", "aVR", "V1", "V4"), ("II", "aVL", "V2", "V5"), ("III", "aVF", "V3", "V6")),
-    "6x2": tuple(zip(LEADS[:6], LEADS[6:], strict=True)),
-    "12x1": tuple((lead,) for lead in LEADS),
-}
-"""Rows of leads on the page; columns follow each other in time. A fourth layout, "rows", is what was recorded."""
 PAPER_SPEEDS = (12.5, 25.0, 50.0)  # mm/s
 GAINS = (5.0, 10.0, 20.0)  # mm/mV
 BASELINES = ("median", "zero")
 DPI = 254  # ten pixels to the millimetre
-CALIBRATION_MV, CALIBRATION_S = 1.0, 0.2
-
 MM_PER_INCH = 25.4
-A4 = (297.0, 210.0)  # in mm, as all that follows
-ROWS_OF_A_FULL_PAGE = 4  # a page with fewer is as high as they are
-HEADER, FOOTER, FOOTER_WITH_COLOURS = 15.0, 10.0, 25.0
-LEFT_OF_SIGNAL, RIGHT_OF_SIGNAL, MARGIN = 15.0, 5.0, 10.0
-ROW_ABOVE_AND_BELOW = {3: (20.0, 20.0), 4: (20.0, 20.0), 6: (15.0, 10.0), 7: (15.0, 10.0)}
-SMALLEST_ROW = (10.0, 5.0)
 NAME_ABOVE = 15.0  # a lead's name, at most: it must be nearer to its own line than to that of the row above
-FURTHEST = 60.0  # from the baseline; what goes further is cut there, and marked
-
 _FONT = "DejaVu Sans"  # comes with matplotlib: the same page everywhere
 _PINK = {"fine": "#f7d4d4", "bold": "#e8a0a0"}
 _GREY = {"fine": "#e4e4e4", "bold": "#c2c2c2"}
@@ -111,12 +103,12 @@ def plot_ecg(
     [297.0, 210.0]
     """
     _check_options(paper_speed, gain, duration, baseline)
-    recording = _read(signal, sampling_rate, leads, baseline)
+    recording = read_signal(signal, sampling_rate, leads, baseline)
     if not 0 <= start < recording.duration:
         raise ValueError(f"start: expected 0 to {recording.duration:g} s, where the record ends, got {start!r}.")
-    scale = _Scale(paper_speed, gain, start, duration)
-    rows = _rows_of_leads(recording, layout or _usual_layout(recording, attribution), rhythm_leads)
-    page = _Page.for_rows(recording, scale, rows, FOOTER if attribution is None else FOOTER_WITH_COLOURS)
+    scale = Scale(paper_speed, gain, start, duration)
+    rows = rows_of_leads(recording, layout or _usual_layout(recording, attribution), rhythm_leads)
+    page = Page.for_rows(recording, scale, rows, has_colour_bar=attribution is not None)
     axes = _blank_page(page)
     _draw_grid(axes, page, _PINK if attribution is None else _GREY)
     remarks = _remarks(page)
@@ -128,6 +120,12 @@ def plot_ecg(
             _draw_panel(axes, page, row, panel)
     _write_around(axes, page, title, remarks)
     return axes.figure
+
+
+def _usual_layout(recording: Recording, attribution: Attribution | None) -> str:
+    if sum(lead in recording.channels for lead in LEADS) < 6:
+        return "rows"
+    return "3x4" if attribution is None else "12x1"
 
 
 def save_page(figure: Figure, path: str | PathLike[str], dpi: float = DPI) -> Path:
@@ -149,181 +147,10 @@ def save_page(figure: Figure, path: str | PathLike[str], dpi: float = DPI) -> Pa
     return path
 
 
-# ----- what is drawn -------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Recording:
-    """Signals `(num_leads, num_samples)` in mV above their baselines, with the channel of each lead."""
-
-    signal: np.ndarray
-    sampling_rate: float
-    channels: dict[str, int]
-    baseline: str
-
-    @property
-    def duration(self) -> float:
-        return self.signal.shape[1] / self.sampling_rate
-
-    def has(self, lead: str) -> bool:
-        return lead in self.channels and bool(np.isfinite(self.signal[self.channels[lead]]).any())
-
-
-def _read(signal: Any, sampling_rate: Any, leads: Any, baseline: str) -> _Recording:
-    if isinstance(signal, Mapping) or hasattr(signal, "leads"):
-        if sampling_rate is not None or leads is not None:
-            raise ValueError("sampling_rate, leads: expected them in the record or in the call, got both: leave out.")
-        get = signal.get if isinstance(signal, Mapping) else lambda name: getattr(signal, name, None)
-        signal, sampling_rate, leads = get("signal"), get("sampling_rate"), get("leads")
-    if hasattr(signal, "detach"):
-        signal = signal.detach().cpu()
-    values = np.array(signal, dtype=np.float64)  # a copy: it is changed below
-    if leads is None or values.ndim != 2 or len(values) != len(leads) or values.size == 0:
-        raise ValueError(
-            f"signal: expected (num_leads, num_samples) in mV and one name per lead, got shape {values.shape} and "
-            f"leads {None if leads is None else list(leads)}. A stored row becomes a record by row_to_record."
-        )
-    values[~np.isfinite(values)] = np.nan
-    if baseline == "median":
-        recorded = np.isfinite(values).any(axis=1)
-        values[recorded] -= np.nanmedian(values[recorded], axis=1, keepdims=True)
-    return _Recording(values, check_rate(sampling_rate), _channels(leads), baseline)
-
-
-def _channels(leads: Sequence[str]) -> dict[str, int]:
-    channels: dict[str, int] = {}
-    for channel, spelled in enumerate(leads):
-        lead = parse_lead_name(spelled) or spelled
-        if lead in channels:
-            raise ValueError(f"leads: expected each lead once, got {lead} twice in {list(leads)}: keep one.")
-        channels[lead] = channel
-    return channels
-
-
-def _usual_layout(recording: _Recording, attribution: Attribution | None) -> str:
-    if sum(lead in recording.channels for lead in LEADS) < 6:
-        return "rows"
-    return "3x4" if attribution is None else "12x1"
-
-
-def _rows_of_leads(recording: _Recording, layout: str, rhythm: Sequence[str] | None) -> list[tuple[str, ...]]:
-    """The leads of each row of the page, rhythm strips last."""
-    if layout not in (*LAYOUTS, "rows"):
-        raise ValueError(f"layout: expected one of {', '.join(LAYOUTS)} or rows, got {layout!r}.")
-    rows = LAYOUTS.get(layout, tuple((lead,) for lead in recording.channels))
-    if rhythm is None:
-        there = [lead for lead in ("II", *recording.channels) if recording.has(lead)]
-        rhythm = there[:1] if layout == "3x4" else []
-    rhythm = [rhythm] if isinstance(rhythm, str) else rhythm
-    strips = [parse_lead_name(lead) or lead for lead in rhythm]
-    unknown = [lead for lead in strips if not recording.has(lead)]
-    if unknown:
-        raise ValueError(f"rhythm_leads: expected some of {', '.join(recording.channels)}, got {', '.join(unknown)}.")
-    return [*rows, *((lead,) for lead in strips)]
-
-
-# ----- where it is drawn: millimetres from the page's lower left corner ----------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Scale:
-    """How seconds and millivolts become millimetres, and which seconds are drawn."""
-
-    paper_speed: float
-    gain: float
-    start: float
-    duration: float
-
-
-@dataclass(frozen=True)
-class _Panel:
-    """One lead over some seconds, its left end at `left` mm."""
-
-    lead: str
-    left: float
-    start: float
-    duration: float
-
-
-@dataclass(frozen=True)
-class _Row:
-    """Panels on one `baseline` (mm), and how far they reach above and below it."""
-
-    panels: tuple[_Panel, ...]
-    above: float
-    below: float
-    baseline: float
-
-
-@dataclass(frozen=True)
-class _Page:
-    """Size and rows of a page; `grid` is left, bottom, right, top of the paper on it."""
-
-    width: float
-    height: float
-    grid: tuple[float, float, float, float]
-    rows: tuple[_Row, ...]
-    recording: _Recording
-    scale: _Scale
-
-    @classmethod
-    def for_rows(cls, recording: _Recording, scale: _Scale, rows: list[tuple[str, ...]], footer: float) -> _Page:
-        """The page with room for all rows: the first at the top, each as high as its traces."""
-        across = LEFT_OF_SIGNAL + 5 * math.ceil(scale.duration * scale.paper_speed / 5 - 1e-9) + RIGHT_OF_SIGNAL
-        width = max(A4[0], across + 2 * MARGIN)
-        left = (width - across) / 2
-        panels = [_panels(leads, left + LEFT_OF_SIGNAL, scale) for leads in rows]
-        reaches = [_reach(recording, scale, of_row, len(rows)) for of_row in panels]
-        down = sum(above + below for above, below in reaches)
-        height = max(A4[1] if len(rows) >= ROWS_OF_A_FULL_PAGE else 0, HEADER + down + footer)
-        bottom = footer + (height - HEADER - footer - down) / 2
-        placed, top = [], bottom + down
-        for of_row, (above, below) in zip(panels, reaches, strict=True):
-            placed.append(_Row(of_row, above, below, top - above))
-            top -= above + below
-        return cls(width, height, (left, bottom, left + across, bottom + down), tuple(placed), recording, scale)
-
-    def trace(self, panel: _Panel) -> tuple[np.ndarray, np.ndarray]:
-        """A panel's samples: mm from the page's left edge, mm above the baseline (not cut)."""
-        return _trace(self.recording, self.scale, panel)
-
-
-def _panels(leads: tuple[str, ...], left: float, scale: _Scale) -> tuple[_Panel, ...]:
-    each = scale.duration / len(leads)
-    return tuple(
-        _Panel(lead, left + place * each * scale.paper_speed, scale.start + place * each, each)
-        for place, lead in enumerate(leads)
-    )
-
-
-def _trace(recording: _Recording, scale: _Scale, panel: _Panel) -> tuple[np.ndarray, np.ndarray]:
-    if panel.lead not in recording.channels:
-        return np.zeros(0), np.zeros(0)
-    rate = recording.sampling_rate
-    first = math.ceil(panel.start * rate - 1e-6)
-    last = math.floor((panel.start + panel.duration) * rate + 1e-6)  # shared with the next panel: no gap between
-    values = recording.signal[recording.channels[panel.lead], first : last + 1]
-    time = np.arange(first, first + len(values)) / rate
-    return panel.left + (time - panel.start) * scale.paper_speed, values * scale.gain
-
-
-def _reach(recording: _Recording, scale: _Scale, panels: tuple[_Panel, ...], num_rows: int) -> tuple[float, float]:
-    """Millimetres above and below the baseline that a row needs, in steps of 5, `FURTHEST` at most."""
-    traces = [_trace(recording, scale, panel)[1] for panel in panels]
-    values = np.concatenate([np.zeros(1), *(trace[np.isfinite(trace)] for trace in traces)])
-    least_above, least_below = ROW_ABOVE_AND_BELOW.get(num_rows, SMALLEST_ROW)
-    least_above = max(least_above, scale.gain * CALIBRATION_MV)
-
-    def in_steps(reach: float) -> float:
-        return min(FURTHEST, 5 * math.ceil(reach / 5 - 1e-9))
-
-    return max(least_above, in_steps(values.max())), max(least_below, in_steps(-values.min()))
-
-
 # ----- drawing -------------------------------------------------------------------------------------------------------
 
 
-def _blank_page(page: _Page) -> Axes:
+def _blank_page(page: Page) -> Axes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -338,7 +165,7 @@ def _width_in_points(millimetres: float) -> float:
     return millimetres / MM_PER_INCH * 72
 
 
-def _draw_grid(axes: Axes, page: _Page, colours: Mapping[str, str]) -> None:
+def _draw_grid(axes: Axes, page: Page, colours: Mapping[str, str]) -> None:
     left, bottom, right, top = page.grid
     for step, kind, width in ((1, "fine", 0.1), (5, "bold", 0.2)):
         lines = [((x, bottom), (x, top)) for x in np.arange(left, right + 0.5, step)]
@@ -360,7 +187,7 @@ def _draw_lines(
     )
 
 
-def _draw_calibration(axes: Axes, page: _Page, row: _Row) -> None:
+def _draw_calibration(axes: Axes, page: Page, row: Row) -> None:
     """1 mV for 200 ms, as this page draws it."""
     left, foot = row.panels[0].left - 12.5, row.baseline
     head, wide = foot + CALIBRATION_MV * page.scale.gain, CALIBRATION_S * page.scale.paper_speed
@@ -370,7 +197,7 @@ def _draw_calibration(axes: Axes, page: _Page, row: _Row) -> None:
     _draw_lines(axes, [points], "calibration", "black", 0.25, 3)
 
 
-def _draw_panel(axes: Axes, page: _Page, row: _Row, panel: _Panel) -> None:
+def _draw_panel(axes: Axes, page: Page, row: Row, panel: Panel) -> None:
     if panel is not row.panels[0]:
         ticks = [((panel.left, row.baseline + a), (panel.left, row.baseline + b)) for a, b in ((3, 7), (-7, -3))]
         _draw_lines(axes, ticks, "separator", "black", 0.25, 3)
@@ -407,7 +234,7 @@ def _mark_cut(axes: Axes, x: float, edge: float, points_to: int) -> None:
 # ----- attribution ---------------------------------------------------------------------------------------------------
 
 
-def _draw_attribution(axes: Axes, page: _Page, attribution: Attribution) -> list[str]:
+def _draw_attribution(axes: Axes, page: Page, attribution: Attribution) -> list[str]:
     """Colour the windows behind the traces; returns a remark where the largest value is not on the page."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import LinearSegmentedColormap, Normalize
@@ -436,7 +263,7 @@ def _draw_attribution(axes: Axes, page: _Page, attribution: Attribution) -> list
     return [f"largest value not on this page: {attribution.leads[channel]} at {number * attribution.window:g} s"]
 
 
-def _windows_of(panel: _Panel, attribution: Attribution, paper_speed: float) -> list[tuple[int, int, float, float]]:
+def _windows_of(panel: Panel, attribution: Attribution, paper_speed: float) -> list[tuple[int, int, float, float]]:
     """The windows on a panel: row and column in `values`, left end and width in mm."""
     if panel.lead not in attribution.leads:
         return []
@@ -450,7 +277,7 @@ def _windows_of(panel: _Panel, attribution: Attribution, paper_speed: float) -> 
     return found
 
 
-def _draw_colour_bar(axes: Axes, page: _Page, mappable: Any, attribution: Attribution) -> None:
+def _draw_colour_bar(axes: Axes, page: Page, mappable: Any, attribution: Attribution) -> None:
     left, bottom, right, _ = page.grid
     rectangle = ((right - 70) / page.width, (bottom - 7) / page.height, 70 / page.width, 3 / page.height)
     bar = axes.figure.colorbar(mappable, cax=axes.figure.add_axes(rectangle), orientation="horizontal")
@@ -468,7 +295,7 @@ def _write(axes: Axes, x: float, y: float, text: str, size: float, colour: str =
     axes.text(x, y, text, fontsize=size, color=colour, family=_FONT, zorder=6, parse_math=False, **style)
 
 
-def _write_around(axes: Axes, page: _Page, title: str, remarks: Sequence[str]) -> None:
+def _write_around(axes: Axes, page: Page, title: str, remarks: Sequence[str]) -> None:
     left, bottom, _, top = page.grid
     scale, recording = page.scale, page.recording
     ends = min(scale.start + scale.duration, recording.duration)
@@ -481,7 +308,7 @@ def _write_around(axes: Axes, page: _Page, title: str, remarks: Sequence[str]) -
     _write(axes, left, bottom - 5, "    ".join(remarks), 7, colour="0.25")
 
 
-def _remarks(page: _Page) -> list[str]:
+def _remarks(page: Page) -> list[str]:
     """What a reader must know of what is not on the page."""
     drawn = {panel.lead for row in page.rows for panel in row.panels}
     others = [lead for lead in page.recording.channels if lead not in drawn]
