@@ -108,6 +108,10 @@ def test_the_protocol_writes_judges_and_keeps_the_texts(processor, tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "captions.jsonl").read_text().splitlines()]
     assert [line["record_id"] for line in lines] == ["0", "1", "2", "3"] and lines[1]["true"] == TRUE[1]
     assert len(result.tables["Examples"]) == 4
+    everybody = result.tables["Subgroups"][0]
+    assert (everybody["group"], everybody["num_records"]) == ("all", 4)
+    assert everybody["rouge_l"] == result.trained["rouge_l"]
+    assert everybody["label_f1_micro"] == result.trained["label_f1_micro"]
     result.save(tmp_path)
     again = write_reports(context.model, processor, test, batch_size=2, max_new_tokens=5)
     assert again[:4] == [line["written"] for line in lines] and len(again) == 5

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from tiny_esi import tiny_esi
 
 from datasets_scripts.records import ECGRecord, record_to_row, row_features
@@ -123,6 +123,7 @@ def rows(persons: range, seed: int = 0, per_person: int = 3) -> Dataset:
         for number in range(per_person):
             noise = 0.02 * np.random.default_rng([seed, person, number]).normal(size=own.shape)
             names = {"record_id": f"{person}-{number}", "patient_id": f"person {person}"}
+            names["sex"] = "female" if person % 3 else "male"
             stored.append(record_to_row(ECGRecord((own + noise).astype(np.float32), ("I", "II"), 100, **names)))
     return Dataset.from_list(stored, features=row_features("float32"))
 
@@ -144,6 +145,9 @@ def test_the_protocol_finds_persons_and_tells_what_was_checked(model):
     assert {"rank1", "rank5", "equal_error_rate"} <= result.random_weights.keys() <= result.trained.keys()
     assert "None of the 12 persons is in the data set's training split (checked)" in result.protocol
     assert "rank1" in result.to_text()
+    groups = {row["group"]: row for row in result.tables["Subgroups"]}
+    assert (groups["female"]["num_records"], groups["male"]["num_patients"]) == (16, 4)
+    assert groups["male"]["rank1"] == 1.0 and "4 persons; at least 10" in groups["male"]["note"]
     one = run(context(model, rows(range(12)), train=rows(range(20, 22))), probes="one", layer="pooled")
     assert one.trained["num_probes"] == 12 and "pooled" in one.protocol
 
@@ -169,6 +173,7 @@ def test_given_training_patients_are_compared(model, tmp_path):
     (tmp_path / "trained.txt").write_text("person 77\n")
     result = run(context(model, rows(range(12))), training_patients=str(tmp_path / "trained.txt"))
     assert "None of the 12 persons is among the given training patients (checked)" in result.protocol
+    assert result.seen_in_training is False and "(checked)" in result.leakage
 
 
 def test_what_cannot_be_checked_is_said_or_refused(model, monkeypatch):
@@ -180,6 +185,19 @@ def test_what_cannot_be_checked_is_said_or_refused(model, monkeypatch):
     trained_on.dataset, trained_on.dataset_rows["all"] = "ecg_id", trained_on.dataset_rows["test"]
     with pytest.raises(ValueError, match="Say whom it was trained on"):
         run(trained_on)
+
+
+def test_persons_of_the_training_split_are_not_taken_for_held_out_where_all_splits_are_judged(model, tmp_path):
+    card = "## Training data\n\necg_id: 6 train, 36 test records, split by patient.\n"
+    test, train = rows(range(12)), rows(range(20, 22))
+    judged = context(model, test, train, split="all", card=card)
+    judged.dataset, judged.dataset_rows["all"] = "ecg_id", concatenate_datasets([test, train])
+    with pytest.raises(ValueError, match="records of its training split are among the judged ones"):
+        run(judged)
+    (tmp_path / "gallery.csv").write_text("record_id\n0-2\n1-0\n")
+    (tmp_path / "probe.csv").write_text("record_id\n0-0\n1-1\n")
+    result = run(judged, split_dir=str(tmp_path))  # these are all of the test split
+    assert result.seen_in_training is False and "its test split is stated as held out" in result.leakage
 
 
 def test_split_files_choose_the_recordings(model, tmp_path):

@@ -13,11 +13,11 @@ from tiny_esi import tiny_esi
 
 from datasets_scripts import snomed
 from datasets_scripts.cpsc2018 import label_names as cpsc2018_names
-from datasets_scripts.ptb_xl_labels import TASKS, label_names
+from datasets_scripts.ptb_xl_labels import TASKS, label_names, label_prompts
 from modeling_esi.evaluation import zero_shot
 from modeling_esi.evaluation.context import EvaluationContext
 from modeling_esi.evaluation.merl_splits import find_table, read_split_table
-from modeling_esi.evaluation.prompts import read_prompts, shipped_prompts
+from modeling_esi.evaluation.prompts import read_prompts, shipped_prompts, statement_prompts
 from modeling_esi.evaluation.subgroups import age_band, subgroup_rows
 from modeling_esi.evaluation.task_sources import load_tasks
 
@@ -88,9 +88,10 @@ def test_zero_shot_runs_on_the_tasks_with_shipped_short_and_own_prompts(ptb_xl, 
     assert any("records without a label are left out" in note for note in result.notes)
     own = tmp_path / "own.json"
     own.write_text(json.dumps({name: f"word{i}" for i, name in enumerate(("CD", "HYP", "MI", "NORM", "STTC"))}))
-    for prompts in ("short", str(own)):
+    for prompts in ("short", "statements", str(own)):
         other = zero_shot.run(context, tasks=["superdiagnostic"], prompts=prompts, softmax=True, subgroups=False)
         assert "softmax" in other.protocol and other.trained["superdiagnostic/num_records"] == 39
+        assert other.settings["prompts"] == (prompts if prompts != str(own) else "own file")
     own.write_text(json.dumps({"CD": "word1"}))
     with pytest.raises(ValueError, match="a text for each class of superdiagnostic, got none for HYP, MI"):
         zero_shot.run(context, tasks=["superdiagnostic"], prompts=str(own))
@@ -167,6 +168,19 @@ def test_the_layouts_of_cpsc2018_and_ptb_xl_are_read(tmp_path):
     assert find_table(str(tmp_path), "test") == path
 
 
+def test_split_files_across_the_splits_of_the_training_are_no_held_out_records(tmp_path, jointly):
+    folder = write_splits(tmp_path / "chapman", "ecg_path,age,diagnose,AFIB,ST,STE", CSN_ROWS)
+    own = tmp_path / "own.json"
+    own.write_text(json.dumps({"AFIB": "word1", "ST": "word2", "STE": "word3"}))
+    jointly.card = "## Training data\n\nphysionet2021: 6 train, 6 test records, split by patient.\n"
+    jointly.split = "test"
+    for in_test, seen in ((range(6, 12), False), (range(8, 12), True)):  # the files judge numbers 7 and 8
+        jointly._checked.clear()
+        jointly.dataset_rows["test"] = jointly.dataset_rows["all"].select(in_test)
+        result = zero_shot.run(jointly, split_dir=str(folder), prompts=str(own), subgroups=False)
+        assert result.seen_in_training is seen and ("its training split" in result.leakage) is seen
+
+
 @pytest.mark.parametrize(
     ("change", "match"),
     [
@@ -201,6 +215,22 @@ def test_every_class_has_several_different_texts():
     assert len(shipped_prompts("ptb_xl")) == 71 and len(MERL_CSN.split()) == 38
     with pytest.raises(ValueError, match="prompts: expected one of"):
         shipped_prompts("mimic")
+
+
+@needs_ptb_xl
+@pytest.mark.parametrize("task", TASKS)
+def test_statements_of_ptb_xl_say_each_class_by_all_its_codes(task):
+    with (PTB_XL / "scp_statements.csv").open(newline="", encoding="utf-8") as file:
+        table = list(csv.DictReader(file))
+    texts = statement_prompts(task, PTB_XL)
+    assert list(texts) == label_names(task, PTB_XL)
+    if task == "superdiagnostic":
+        of_mi = [row["description"] for row in table if row["diagnostic_class"] == "MI"]
+        assert texts["MI"] == [f"ECG Findings: {said}." for said in of_mi] and len(of_mi) == 14
+        number = {label: len(said) for label, said in texts.items()}
+        assert number == {"CD": 11, "HYP": 5, "MI": 14, "NORM": 1, "STTC": 13}
+    elif task != "subdiagnostic":
+        assert texts == label_prompts(task, PTB_XL)
 
 
 def test_one_name_of_two_classes_is_told_apart_by_the_task():

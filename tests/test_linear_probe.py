@@ -17,6 +17,7 @@ from modeling_esi.evaluation.label_tasks import LabelTask, TaskRows, check_no_le
 from modeling_esi.evaluation.linear_probe import fit_logistic, fit_probe, share_of
 from modeling_esi.evaluation.logistic import LogisticRegression
 from modeling_esi.evaluation.metrics import auroc
+from modeling_esi.evaluation.probe_file import read_probe
 from modeling_esi.evaluation.probe_training import train_linear
 
 
@@ -161,8 +162,24 @@ def test_the_protocol_gives_figures_of_each_share_with_floor_and_choice(context,
     roles, shares = ("trained", "random_weights"), ("50%", "100%")
     assert set(result.settings["chosen"]) == {f"tiny/{share}/{role}" for share in shares for role in roles}
     assert [row["attribute"] for row in result.tables["tiny/100%: subgroups"]] == ["all", "sex", "age"]
+    assert not result.pictures
     result.save(tmp_path)
     assert json.loads((tmp_path / "results.json").read_text())["settings"]["seeds"] == [42, 43]
+
+
+def test_pictures_and_the_probe_of_the_largest_share_are_kept_and_linked(context, tmp_path):
+    context.output = tmp_path
+    result = linear_probe.run(context, fractions=(0.5, 1.0), seeds=(42,), subgroups=False)
+    assert list(result.pictures.values()) == ["roc_tiny_100.png", "calibration_tiny_100.png"]
+    result.save(tmp_path)
+    page = (tmp_path / "results.md").read_text()
+    for name in ("roc_tiny_100", "calibration_tiny_100"):
+        assert (tmp_path / f"{name}.png").is_file() and (tmp_path / f"{name}.svg").is_file()
+        assert f"({name}.png)" in page and f"({name}.svg)" in page
+    saved = read_probe(tmp_path / "probe_tiny.npz", ["NORM", "AFIB"])
+    embeds, targets = context.ecg_embeds("test", layer="pooled"), context.rows("test")["labels"]
+    area = auroc(saved.model.scores(embeds), np.array([["NORM" in held, "AFIB" in held] for held in targets]))
+    assert saved.layer == "pooled" and area[0] == pytest.approx(result.trained["tiny/100%/auroc/NORM"])
 
 
 def test_too_small_a_share_is_left_out_and_told(context):

@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from modeling_esi.evaluation.metrics import areas_of_resample, average_precision, bootstrap_values, interval_of
 from modeling_esi.evaluation.multilabel import METRICS, difference, judge
-from modeling_esi.evaluation.thresholds import best_f1_thresholds, f1_per_class
+from modeling_esi.evaluation.thresholds import best_f1_thresholds, f1_per_class, probabilities_of
 
 NAMES = ("NORM", "LAFB/LPFB", "_AVB", "never")
 
@@ -119,3 +120,17 @@ def test_bootstrap_values_of_an_array_and_their_interval():
         f1_per_class(*random_case(0), np.zeros(3))
     with pytest.raises(ValueError, match="expected names of 4 classes"):
         judge(*random_case(0), NAMES[:3], range(60))
+
+
+def test_probabilities_of_scores_are_platts_curves_of_other_records():
+    rng = np.random.default_rng(5)
+    known_targets = rng.random((300, 3)) < [0.5, 0.1, 0.0]
+    known, scores = 0.1 * known_targets + 0.05 * rng.normal(size=(300, 3)), 0.1 * rng.random((50, 3))
+    found = probabilities_of(scores, known, known_targets)
+    for column in (0, 1):
+        mean, scale = known[:, column].mean(), known[:, column].std()
+        curve = LogisticRegression(C=1.0).fit((known[:, [column]] - mean) / scale, known_targets[:, column])
+        expected = curve.predict_proba((scores[:, [column]] - mean) / scale)[:, 1]
+        np.testing.assert_allclose(found[:, column], expected, atol=2e-3)
+    assert np.ptp(found[:, 2]) < 1e-6 and found[0, 2] < 1e-3  # no positives to learn from: a constant
+    assert (np.diff(found[np.argsort(scores[:, 0]), 0]) > 0).all()

@@ -27,19 +27,23 @@ def test_roc_has_a_line_for_each_class_with_both_labels_and_a_diagonal():
     targets[:, 1] = False
     figure = roc_figure(scores, targets, names, title="toy")
     axes = figure.axes[0]
-    assert len(axes.lines) == 3 and axes.get_title() == "toy"
+    assert len(axes.lines) == 4 and axes.get_title() == "toy"  # the diagonal, two classes and their mean
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
     assert labels[0].startswith(f"class 0  {roc_auc_score(targets[:, 0], scores[:, 0]):.3f}  (n = ")
-    assert [label[:7] for label in labels] == ["class 0", "class 2"]
+    assert [label[:7] for label in labels] == ["class 0", "class 2", "macro  "]
     x, y = axes.lines[1].get_data()
     assert np.trapezoid(y, x) == pytest.approx(roc_auc_score(targets[:, 0], scores[:, 0]))
+    mean = np.mean([roc_auc_score(targets[:, c], scores[:, c]) for c in (0, 2)])
+    x, y = axes.lines[3].get_data()
+    assert np.trapezoid(y, x) == pytest.approx(mean, abs=2e-3) and labels[-1] == f"macro  {mean:.3f}"
+    assert (x[0], y[0], x[-1], y[-1]) == (0, 0, 1, 1) and (np.diff(y) >= 0).all()
 
 
 def test_of_many_classes_the_most_frequent_are_named():
     scores, targets, names = scored(num_records=200, num_classes=MOST_NAMED + 4)
     axes = roc_figure(scores, targets, names).axes[0]
-    assert len(axes.lines) == MOST_NAMED + 5
-    assert len(axes.get_legend().get_texts()) == MOST_NAMED
+    assert len(axes.lines) == MOST_NAMED + 6
+    assert len(axes.get_legend().get_texts()) == MOST_NAMED + 1  # and the mean of all
 
 
 def test_calibration_by_hand():

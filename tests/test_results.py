@@ -56,8 +56,8 @@ def test_files_are_whole_and_the_model_card_takes_them_over(tmp_path):
 
 def test_the_terminal_table_has_equal_columns():
     text = result().to_text()
-    lines = text.splitlines()[1:6]
-    assert "95 % interval" in lines[0] and "none" in lines[2]
+    lines = text.splitlines()[1:5]
+    assert "95 % interval" in lines[0] and len({line.index("0.") for line in lines[1:]}) == 1
     assert all(line.index("0.7500") == lines[1].index("0.7500") for line in lines if "0.7500" in line)
 
 
@@ -110,6 +110,11 @@ def test_a_protocol_that_is_none_is_told():
         ("MIMIC-IV-ECG 1.0, 771,693 records.", "ptb_xl", "test", False, "ptb_xl is not among them"),
         ("ptb_xl: 169 train, 52 validation records, split by patient.", "ptb_xl", "test", False, "held out by patient"),
         ("ptb_xl: 169 train, 52 validation records, split by patient.", "ptb_xl", "train", True, "seen in training"),
+        ("ptb_xl: 169 train, 52 validation records, split by patient.", "ptb_xl", "all", True, "of its training split"),
+        ("ptb_xl: 9 train, split by patient.\nPhysioNet 2021", "ptb_xl", "test", True, "shares records with physionet"),
+        ("synthetic: 9 train, split by patient.\nPTB-XL", "ptb_xl", "test", True, "that the test split was held out"),
+        ("csn: 9 train, 3 test records, split by patient.", "cpsc2018", "test", False, "cpsc2018 is not among them"),
+        ("PTB-XL", "files", "test", None, "one's own files, are of these is not known"),
         ("All of PTB-XL and CODE-15.", "ptb_xl", "test", True, "is among them"),
         ("PhysioNet/CinC Challenge 2021", "cpsc2018", "test", True, "shares records with physionet2021"),
         ("PTB-XL", "physionet2021", "test", True, "shares records with ptb_xl"),
@@ -125,3 +130,27 @@ def test_the_leakage_line(said, dataset, split, seen, line):
 def test_no_card_is_not_innocence():
     assert leakage_of("", "ptb_xl").seen is None and "no model card" in leakage_of("", "ptb_xl").line
     assert named_datasets("MIMIC-IV (notes), ECG-ID and LUDB") == ("mimic_iv_ecg", "ecg_id", "ludb")
+
+
+def test_pictures_are_linked_in_the_page_and_named_on_the_terminal(tmp_path):
+    shown = result()
+    shown.pictures = {"ROC curves of superdiagnostic": "roc_superdiagnostic.png"}
+    shown.save(tmp_path)
+    page = (tmp_path / "results.md").read_text()
+    assert "![ROC curves of superdiagnostic](roc_superdiagnostic.png)" in page
+    assert "[roc_superdiagnostic.svg](roc_superdiagnostic.svg)" in page
+    assert "pictures: roc_superdiagnostic.png" in shown.to_text()
+    assert json.loads((tmp_path / "results.json").read_text())["pictures"] == shown.pictures
+
+
+def test_a_second_model_stands_below_and_classes_without_a_figure_are_only_named(tmp_path):
+    shown = result()
+    key = "superdiagnostic/macro_auroc"
+    shown.compared = {f"{key}/other": 0.7, f"{key}/difference": 0.05, f"{key}/difference_low": -0.01,
+                      f"{key}/difference_high": 0.11}  # fmt: skip
+    lines = shown.to_text().splitlines()
+    below = next(place for place, line in enumerate(lines) if "this less other" in line)
+    assert lines[below + 1].split() == [key, "0.7000", "0.0500", "-0.0100", "to", "0.1100"]
+    assert not [line for line in lines if line.startswith("superdiagnostic/auroc/LAFB/LPFB")]
+    assert "left out, no positives: LAFB/LPFB" in lines
+    assert f"| {key} | 0.7000 | 0.0500 | -0.0100 to 0.1100 |" in shown.to_markdown()

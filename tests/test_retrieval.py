@@ -63,6 +63,7 @@ def rows(texts: list[str]) -> Dataset:
     for i, text in enumerate(texts):
         signal = np.random.default_rng(i).normal(size=(2, 200)).astype(np.float32)
         names = {"record_id": str(i), "patient_id": f"p{i // 2}", "text": text, "report": text}
+        names["age"] = 70.0 if i % 2 else 30.0
         stored.append(record_to_row(ECGRecord(signal, ("I", "II"), 100, **names)))
     return Dataset.from_list(stored, features=row_features("float32"))
 
@@ -76,7 +77,14 @@ def test_the_protocol_counts_equal_texts_as_right_and_tells_who_has_none():
     assert result.left_out == {"1 records": "without a text"}
     assert {"ecg_to_text/recall@1", "num_candidates"} <= result.random_weights.keys() < result.trained.keys()
     assert {"ecg_to_text/recall@5", "text_to_ecg/recall@1_low"} <= result.trained.keys()
-    strict = run(context, equal_texts=False)
+    groups = {(row["attribute"], row["group"]): row for row in result.tables["Subgroups"]}
+    young, old = groups["age", "18-39"], groups["age", "65-79"]
+    assert (young["num_records"], old["num_records"], old["num_patients"]) == (3, 2, 2)  # one old one has no text
+    name = "ecg_to_text/recall@1"
+    assert 3 * young[name] + 2 * old[name] == pytest.approx(5 * result.trained[name])  # candidates stay all
+    assert groups["all", "all"][name] == result.trained[name] and f"{name}_low" in young
+    strict = run(context, equal_texts=False, subgroups=False)
+    assert not strict.tables
     # three of five texts are the same: whichever is found first, being one of three is right more often than being it
     assert strict.trained["ecg_to_text/recall@1"] < result.trained["ecg_to_text/recall@1"]
 

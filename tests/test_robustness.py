@@ -12,7 +12,8 @@ from transformers.feature_extraction_utils import BatchFeature
 from datasets_scripts.records import ECGRecord, record_to_row, row_features
 from modeling_esi import ESIFeatureExtractor
 from modeling_esi.evaluation.context import EvaluationContext
-from modeling_esi.evaluation.robustness import read_probe, run
+from modeling_esi.evaluation.linear_probe import run as linear_probe
+from modeling_esi.evaluation.robustness import run
 
 
 class PlaneConfig:
@@ -34,6 +35,9 @@ class PlaneModel(nn.Module):
         strength = input_values.square().mean(dim=-1).sqrt()  # (B, 12)
         ratio = strength[:, 6] / (strength[:, 1] + 1e-9)  # 0 where V1 is masked
         return nn.functional.normalize(torch.stack([torch.ones_like(ratio), ratio], dim=-1) @ self.mix, dim=-1)
+
+    def ecg_model(self, **inputs):
+        return SimpleNamespace(pooler_output=self.get_ecg_features(**inputs))
 
     def get_text_features(self, input_ids, attention_mask=None):
         return nn.functional.one_hot(input_ids[:, 0], 2).float()
@@ -59,7 +63,12 @@ def rows(number: int = 60) -> Dataset:
         is_big = bool(rng.random() < 0.5)
         strength = np.array([1.0, 1.0, 1.6 if is_big else 1.0])[:, None] * rng.uniform(0.9, 1.1, (3, 1))
         signal = (strength * rng.normal(size=(3, 250))).astype(np.float32)
-        names = {"record_id": f"r{i}", "patient_id": f"p{i // 2}", "labels": ("big",) if is_big else ("small",)}
+        names = {
+            "record_id": f"r{i}",
+            "patient_id": f"p{i // 2}",
+            "sex": ("female", "male")[i % 4 // 2],
+            "labels": ("big",) if is_big else ("small",),
+        }
         stored.append(record_to_row(ECGRecord(signal, ("I", "II", "V1"), 125.0, **names)))
     return Dataset.from_list(stored, features=row_features("float32"))
 
@@ -124,17 +133,58 @@ def test_a_probe_of_unchanged_embeddings_is_judged(tmp_path):
     assert "linear probe" in result.protocol
 
 
-def test_a_probes_file_is_checked_and_its_columns_found_by_name(tmp_path):
-    path = tmp_path / "probe.npz"
-    np.savez(
-        path, coef=[[1.0, 0.0], [0.0, 2.0]], intercept=[0.5, 0.0], label_names=["a", "b"], mean=[1, 1], scale=[2, 1]
-    )
-    np.testing.assert_allclose(read_probe(path, ["b", "a"])(np.array([[3.0, 2.0]])), [[2.0, 1.5]])
-    with pytest.raises(ValueError, match="got none for c"):
-        read_probe(path, ["a", "c"])
-    np.savez(path, coef=[[1.0]])
-    with pytest.raises(ValueError, match="none of intercept, label_names"):
-        read_probe(path, ["a"])
-    np.savez(path, coef=[[1.0]], intercept=[0.0], label_names=np.array([SimpleNamespace()], dtype=object))
-    with pytest.raises(ValueError, match="allow_pickle"):
-        read_probe(path, ["a"])
+def test_a_second_model_is_compared_in_pairs_on_each_change(tmp_path, prompts):
+    other = PlaneModel(PlaneConfig()).eval()
+    with torch.no_grad():
+        other.mix.copy_(torch.tensor([[0.0, 1.0], [1.0, 0.0]]))  # says "big" of what is small
+    result = run(context(tmp_path, compare=(other, Words())), changes=("duration",), prompts=prompts)
+    clean = result.trained["toy/clean/macro_auroc"]
+    assert result.compared["toy/clean/macro_auroc/other"] == pytest.approx(1 - clean)
+    assert result.compared["toy/clean/macro_auroc/difference"] == pytest.approx(2 * clean - 1)
+    assert result.compared["toy/duration/5s/macro_auroc/difference_low"] > 0.5
+    assert not [key for key in result.compared if "auprc" in key]
+
+
+def test_subgroups_of_each_change_hold_their_counts(tmp_path, prompts):
+    result = run(context(tmp_path), changes=("leads",), prompts=prompts, subgroups=True, floor=False)
+    table = {(row["change"], row["attribute"], row["group"]): row for row in result.tables["Subgroups"]}
+    women, men = (table["clean", "sex", sex] for sex in ("female", "male"))
+    assert women["num_records"] + men["num_records"] == table["clean", "all", "all"]["num_records"] == 60
+    assert women["macro_auroc_low"] <= women["macro_auroc"] <= women["macro_auroc_high"]
+    assert table["leads/2", "sex", "male"]["macro_auroc"] == 0.5
+    assert not [row for row in result.tables["Subgroups"] if row["change"] == "leads/3"]  # no record could be changed
+
+
+def splits() -> dict[str, Dataset]:
+    stored = rows(120)
+    return {name: stored.select(range(40 * i, 40 * i + 40)) for i, name in enumerate(("train", "validation", "test"))}
+
+
+def test_a_probe_is_fitted_on_unchanged_training_records_for_each_model(tmp_path):
+    judged = context(tmp_path, compare=(PlaneModel(PlaneConfig()).eval(), Words()))
+    judged.dataset_rows = splits()
+    result = run(judged, changes=("leads",), probe="fit")
+    assert result.trained["toy/clean/macro_auroc"] > 0.95 and result.settings["probe"] == "fit"
+    assert result.trained["toy/leads/2/macro_auroc"] == 0.5  # without V1 every record is the same to the probe, too
+    assert "toy/clean/macro_auroc" in result.random_weights and "toy/clean/macro_auroc/difference" in result.compared
+    judged.dataset_rows = {"test": judged.dataset_rows["test"]}
+    with pytest.raises(ValueError, match="got none to train, validation"):
+        run(EvaluationContext(judged.model, Words(), "toy", dataset_rows=judged.dataset_rows), probe="fit")
+
+
+@pytest.mark.parametrize("layer", ["pooled", "projected"])
+def test_the_probe_that_linear_probe_keeps_is_judged_on_its_own_layer(tmp_path, layer):
+    judged = context(tmp_path)
+    judged.dataset_rows = splits()
+    probed = linear_probe(judged, fractions=(1.0,), seeds=(42,), layer=layer)
+    path = tmp_path / "probe_toy.npz"
+    result = run(judged, changes=("duration",), probe=str(path))
+    assert result.trained["toy/clean/macro_auroc"] == probed.trained["toy/100%/macro_auroc"]
+    assert str(tmp_path) not in str(result.settings)
+    judged.compare = (judged.model, Words())
+    with pytest.raises(ValueError, match="expected 'fit' with --compare"):
+        run(judged, probe=str(path))
+    judged.compare = None
+    np.savez(path, coef=np.ones((2, 3)), intercept=[0.0, 0.0], label_names=["big", "small"])
+    with pytest.raises(ValueError, match="embeddings 2 wide, got one for 3"):
+        run(judged, changes=("duration",), probe=str(path))

@@ -16,6 +16,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from transformers.utils.logging import disable_progress_bar
+
 from .context import SPLIT_NAMES, EvaluationContext, parse_options
 from .protocols import PROTOCOLS, add_flags, find_protocol, options_of
 
@@ -57,6 +59,8 @@ def main(argv: list[str] | None = None) -> int:
     protocol = next((word for word in argv if word in PROTOCOLS), None)
     flags = vars(parser_of(protocol).parse_args(argv))
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    if flags["quiet"]:
+        disable_progress_bar()
     run = find_protocol(flags.pop("protocol"))
     options = {option.name: flags.pop(option.name) for option in options_of(run)}
     output = Path(flags.pop("output"))

@@ -18,6 +18,7 @@ from .label_matcher import LabelMatcher
 from .label_tasks import target_matrix
 from .results import Result
 from .sampled import Sampled, add_sampled
+from .subgroups import NUM_RESAMPLES, rows_attributes, sampled_subgroups
 from .task_results import empty_result
 from .text_scores import TextScores, label_f1, micro_f1
 from .zero_shot import patients
@@ -42,12 +43,14 @@ def run(
     *,
     max_new_tokens: int = 128,
     num_beams: int = 1,
+    subgroups: bool = True,
 ) -> Result:
     """Write a report for each ECG of a split and judge it; the texts go to captions.jsonl in the output folder.
 
     Args:
         max_new_tokens: a report ends there, if it has not ended before.
         num_beams: 1: the likeliest token each time; more: beam search.
+        subgroups: also judge by sex, age band and device.
 
     Raises:
         ValueError: for a model that cannot write, such as the released variant, and records without texts.
@@ -71,7 +74,13 @@ def run(
         _save_texts(Path(context.output) / TEXTS_FILE, judged, written["trained"])
     settings = {"text": context.text, "max_new_tokens": max_new_tokens, "num_beams": num_beams}
     result = empty_result(context, "captioning", PROTOCOL.format(**settings), **settings)
-    add_sampled(result, _judge(context, judged, prompts, written), list(written), context.num_resamples)
+    judge = _judge(context, judged, prompts, written)
+    add_sampled(result, judge, list(written), context.num_resamples)
+    if subgroups:
+        number = min(context.num_resamples, NUM_RESAMPLES)
+        result.tables["Subgroups"] = sampled_subgroups(
+            rows_attributes(context, told), patients(judged), lambda of_group: judge("trained", number, of_group)
+        )
     result.tables["Examples"] = _examples(judged, written["trained"])
     result.task_type = "text-generation"
     if len(told) < len(rows):
@@ -181,16 +190,17 @@ def _judge(
     judged: datasets.Dataset,
     prompts: dict[str, list[str]],
     written: dict[str, list[str]],
-) -> Callable[[str, int], Sampled]:
-    """What judges the texts of one model."""
+) -> Callable[..., Sampled]:
+    """What judges the texts of one model, on all records or on those of some numbers."""
     true, labels, people = list(judged["text"]), list(judged["labels"]), patients(judged)
 
-    def judge(role: str, num_resamples: int) -> Sampled:
-        scores = _word_scores(written[role], true, people, num_resamples, context.seed)
+    def judge(role: str, num_resamples: int, numbers: np.ndarray | None = None) -> Sampled:
+        chosen = range(len(true)) if numbers is None else numbers
+        said, told, of, who = ([whole[number] for number in chosen] for whole in (written[role], true, labels, people))
+        scores = _word_scores(said, told, who, num_resamples, context.seed)
         if not prompts:
             return scores
-        found = _finding_scores(written[role], true, labels, prompts, people, num_resamples, context.seed)
-        return scores | found
+        return scores | _finding_scores(said, told, of, prompts, who, num_resamples, context.seed)
 
     return judge
 

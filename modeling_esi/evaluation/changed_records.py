@@ -13,7 +13,7 @@ from torch import nn
 from datasets_scripts.preparation.record_reader import RecordReader
 from datasets_scripts.records import ECGRecord
 
-from .embedding import evaluation_mode
+from .embedding import ecg_vectors, evaluation_mode
 from .perturbations import LEAD_SETS, NOISES, add_noise, change_rate, keep_leads, lead_origins, shorten
 
 if TYPE_CHECKING:
@@ -93,13 +93,14 @@ def embed_changed(
     batch_size: int = 64,
     device: Any = None,
     progress: str | None = None,
+    layer: str = "projected",
 ) -> np.ndarray:
     """The ECG embeddings of changed records, `(N, P)` float32 in the data set's order.
 
     A record that cannot be changed so, or that the door refuses afterwards, has a row of NaN: `refusal` tells why.
 
     Args:
-        model, feature_extractor, dataset, batch_size, device: as in `embedding.embed_ecgs`.
+        model, feature_extractor, dataset, batch_size, device, layer: as in `embedding.embed_ecgs`.
         change: of one record.
         progress: what the progress bar is called; None: no bar.
     """
@@ -113,7 +114,7 @@ def embed_changed(
             numbers = range(start, min(start + batch_size, len(dataset)))
             kept, inputs = _through_the_door(reader, numbers, change, feature_extractor, device)
             if kept:
-                some = model.get_ecg_features(**inputs).float().cpu().numpy()
+                some = ecg_vectors(model, inputs, layer).float().cpu().numpy()
                 if embeds is None:
                     embeds = np.full((len(dataset), some.shape[1]), np.nan, np.float32)
                 embeds[kept] = some

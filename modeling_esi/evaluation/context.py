@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -138,10 +138,17 @@ class EvaluationContext:
 
     def has_split(self, split: str) -> bool:
         """Whether the data set has records in `split`."""
+        if self.dataset_rows and split not in self.dataset_rows:
+            return False
         try:
             return len(self.rows(split)) > 0
         except NoRecordsError:
             return False
+
+    def split_of(self, record_ids: Collection[str]) -> str:
+        """`"test"` where all these records lie in the data set's own test split, else `"all"`."""
+        is_test = self.has_split("test") and set(record_ids) <= set(self.rows("test")["record_id"])
+        return "test" if is_test else "all"
 
     def _load(self, split: str) -> datasets.Dataset:
         if split in self.dataset_rows:
@@ -229,9 +236,9 @@ class EvaluationContext:
 
     # ----- what stands beside the figures ----------------------------------------------------------------------------
 
-    def leakage(self) -> Leakage:
-        """What the model's card says of its training data, held against the judged data set."""
-        return leakage_of(self.card, self.source, self.split)
+    def leakage(self, split: str | None = None) -> Leakage:
+        """What the model's card says of its training data, held against the judged data set (default: its split)."""
+        return leakage_of(self.card, self.source, split or self.split)
 
     @cached_property
     def source(self) -> str:

@@ -56,8 +56,6 @@ def embed_ecgs(
             rejects (all of the batch are named with their reasons).
     """
     _check_batch_size(batch_size)
-    if layer not in ("projected", "pooled"):
-        raise ValueError(f"layer: expected 'projected' or 'pooled', got {layer!r}.")
     if not len(dataset):
         raise ValueError("dataset: expected at least one record, got none: choose another split or more records.")
     device = device if device is not None else _device_of(model)
@@ -67,11 +65,16 @@ def embed_ecgs(
         for start in range(0, len(dataset), batch_size):
             records = reader.records(range(start, min(start + batch_size, len(dataset))))
             inputs = _through_the_door(feature_extractor, records, device)
-            projected = layer == "projected"
-            embed = model.get_ecg_features(**inputs) if projected else model.ecg_model(**inputs).pooler_output
-            embeds.append(_to_numpy(embed))
+            embeds.append(_to_numpy(ecg_vectors(model, inputs, layer)))
             bar.update(len(records))
     return np.concatenate(embeds)
+
+
+def ecg_vectors(model: nn.Module, inputs: dict[str, torch.Tensor], layer: str = "projected") -> torch.Tensor:
+    """`(B, P)` of a batch that is through the door; layers as in `embed_ecgs`. ValueError for another one."""
+    if layer not in ("projected", "pooled"):
+        raise ValueError(f"layer: expected 'projected' or 'pooled', got {layer!r}.")
+    return model.get_ecg_features(**inputs) if layer == "projected" else model.ecg_model(**inputs).pooler_output
 
 
 def embed_texts(

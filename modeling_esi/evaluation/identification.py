@@ -18,11 +18,13 @@ from .enrolment import Enrolment, check_disjoint, choose_recordings, read_patien
 from .metrics import hits_at_k
 from .results import Result
 from .sampled import Sampled, add_sampled
+from .subgroups import NUM_RESAMPLES, rows_attributes, sampled_subgroups
 from .task_results import empty_result
 from .verification import verification_pairs
 
 if TYPE_CHECKING:
     from .context import EvaluationContext
+    from .leakage import Leakage
 
 RANKS = (1, 5)
 _PROBES_SAID = {"all": "all others are", "one": "the second is, as the only ones,"}
@@ -37,6 +39,7 @@ def run(
     split_dir: str | None = None,
     training_patients: str | None = None,
     layer: str = "projected",
+    subgroups: bool = True,
 ) -> Result:
     """Identify persons among the records of a split; persons with one recording take no part.
 
@@ -48,6 +51,7 @@ def run(
             split), a CSV with a column patient_id, or a text file with one on each line. Without it the data set's own
             training split is taken, where another split is judged.
         layer: which embeddings are compared: projected (in the space of the texts) or pooled (the encoder's own).
+        subgroups: also judge by sex, age band and device of the probes; the gallery stays whole.
 
     Raises:
         ValueError: for persons that the model was trained on, and as `identification`.
@@ -60,8 +64,10 @@ def run(
     else:
         enrolment, left_out, patient_ids = read_split(split_dir, record_ids, patient_ids)
         chosen = "Enrolled recordings and probes are those of the given split files."
-    judged = [patient_ids[row] for row in np.concatenate([enrolment.gallery, enrolment.probes])]
-    disjoint = _disjoint(context, judged, training_patients)
+    taking_part = np.concatenate([enrolment.gallery, enrolment.probes])
+    chooses_itself = split_dir is not None and context.split == "all"
+    leakage = context.leakage(context.split_of([record_ids[row] for row in taking_part]) if chooses_itself else None)
+    disjoint = _disjoint(context, [patient_ids[row] for row in taking_part], training_patients, leakage)
 
     def judge(role: str, num_resamples: int) -> Sampled:
         embeds = context.ecg_embeds(role=role, layer=layer)
@@ -74,7 +80,19 @@ def run(
     settings = {"probes": probes, "layer": layer, "has_split_files": split_dir is not None}
     result = empty_result(context, "identification", protocol, **settings)
     result.left_out = left_out
+    result.seen_in_training, result.leakage = leakage.seen, leakage.line
+    if training_patients is not None:
+        result.seen_in_training, result.leakage = False, disjoint
     add_sampled(result, judge, list(context.models()), context.num_resamples)
+    if subgroups:
+        embeds = context.ecg_embeds(layer=layer)
+        number = min(context.num_resamples, NUM_RESAMPLES)
+        result.tables["Subgroups"] = sampled_subgroups(
+            rows_attributes(context, enrolment.probes), [patient_ids[row] for row in enrolment.probes],
+            lambda of_group: sampled_identification(
+                embeds, patient_ids, Enrolment(enrolment.gallery, enrolment.probes[of_group]), number, context.seed
+            ),
+        )  # fmt: skip
     return result
 
 
@@ -164,7 +182,9 @@ def _hits(
 # ----- steps ---------------------------------------------------------------------------------------------------------
 
 
-def _disjoint(context: EvaluationContext, judged: Sequence[str | None], training_patients: str | None) -> str:
+def _disjoint(
+    context: EvaluationContext, judged: Sequence[str | None], training_patients: str | None, leakage: Leakage
+) -> str:
     """Check that nobody of `judged` was trained on, and say what was checked."""
     if training_patients is not None:
         number = check_disjoint(judged, read_patients(training_patients))
@@ -173,9 +193,9 @@ def _disjoint(context: EvaluationContext, judged: Sequence[str | None], training
         number = check_disjoint(judged, context.rows("train")["patient_id"])
         among = f" (the first {context.limit} records of it)" if context.limit is not None else ""
         return f"None of the {number} persons is in the data set's training split{among} (checked)."
-    if context.leakage().seen:
+    if leakage.seen:
         raise ValueError(
-            f"identification: expected persons that the model has not been trained on, but {context.leakage().line} "
+            f"identification: expected persons that the model has not been trained on, but {leakage.line} "
             "Say whom it was trained on (--training_patients), so that this can be checked."
         )
     return "Whether a person was in the model's training could NOT be checked: no training patients were given."

@@ -109,9 +109,9 @@ def check_no_leak(context: EvaluationContext, task: LabelTask) -> list[str]:
             f"{task.name}: expected training, validation and test records, got none to {', '.join(missing)}: nothing "
             "is chosen on test records."
         )
-    test = _names(context, task.splits["test"])
+    test = record_names(context, task.splits["test"])
     for split in ("train", "validation"):
-        shared = sorted(test & _names(context, task.splits[split]))
+        shared = sorted(test & record_names(context, task.splits[split]))
         if shared:
             raise ValueError(
                 f"{task.name}: expected no test record in {split}, got {len(shared)}: {', '.join(shared[:5])}. Split "
@@ -125,6 +125,13 @@ def check_no_leak(context: EvaluationContext, task: LabelTask) -> list[str]:
     )
 
 
-def _names(context: EvaluationContext, rows: TaskRows) -> set[str]:
+def judged_split(context: EvaluationContext, task: LabelTask) -> str:
+    """The context's split in which the judged records of a task lie; `"all"` where they lie in several."""
+    test = task.splits["test"]
+    return test.source_split if test.source_split != "all" else context.split_of(record_names(context, test))
+
+
+def record_names(context: EvaluationContext, rows: TaskRows) -> set[str]:
+    """The names of the records."""
     dataset = context.rows(rows.source_split).select_columns(["record_id"])
     return set(dataset.select(rows.rows)["record_id"])

@@ -20,8 +20,16 @@ SPELLINGS: Mapping[str, str] = {
 }
 #: Collections that hold (parts of) other sets under other names.
 HOLDS: Mapping[str, tuple[str, ...]] = {"physionet2021": ("ptb_xl", "cpsc2018", "csn")}
+#: Sources that hold anybody's records: their name says nothing of what is in them.
+UNNAMED = ("files", "esi_csv")
 _SECTION = re.compile(r"^## Training data\s*\n(.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
-_HELD_OUT = re.compile(r"(\d[\d,]*) train, .*split by patient", re.IGNORECASE)
+_SPLIT_BY_PATIENT = re.compile(r"\d train, .*split by patient", re.IGNORECASE)
+
+_NOT_HELD_OUT = "and nothing states that the {} split was held out: take these figures as seen in training"
+_WHY_SEEN = {
+    "train": "and its training split is judged: these figures are of records seen in training",
+    "all": "and records of its training split are among the judged ones: take these figures as seen in training",
+}
 
 
 @dataclass(frozen=True)
@@ -58,7 +66,8 @@ def leakage_of(card: str, dataset: str, split: str = "test") -> Leakage:
     """Whether records of `dataset`'s `split` were in the training of a model with this card.
 
     A data set counts as seen where the card names it, or a collection that holds it, and does not state that the split
-    was held out by patient. Silence of the card is not innocence: it gives None.
+    was held out by patient; `"train"` and `"all"`, which holds the training split, never are. Silence of the card is
+    not innocence, nor is a data set that nobody can name (own files): both give None.
     """
     text = training_text(card)
     named = named_datasets(text)
@@ -66,24 +75,27 @@ def leakage_of(card: str, dataset: str, split: str = "test") -> Leakage:
         reason = "the model card names no known data set as training data" if text else "there is no model card"
         return Leakage(named, None, f"not known whether {dataset} was in the training: {reason}.")
     told = f"the model card names as training data: {', '.join(named)}"
-    overlap = _overlap(named, dataset)
-    if not overlap:
+    if dataset in UNNAMED:
+        return Leakage(named, None, f"{told}. Whether the judged records, one's own files, are of these is not known.")
+    shared = _sharing(named, dataset)
+    if not shared:
         return Leakage(named, False, f"{told}. {dataset} is not among them.")
-    if overlap == dataset and split != "train" and _HELD_OUT.search(text):
+    if shared == [dataset] and _is_held_out(text, dataset, split):
         return Leakage(
             named, False, f"{told}. {dataset} is among them; its {split} split is stated as held out by patient."
         )
-    how = "is among them" if overlap == dataset else f"shares records with {overlap}, which is among them"
-    return Leakage(
-        named,
-        True,
-        f"{told}. {dataset} {how}, and nothing states that the {split} split was held out: "
-        "take these figures as seen in training.",
-    )
+    others = ", ".join(name for name in shared if name != dataset)
+    how = f"shares records with {others}, which is among them" if others else "is among them"
+    return Leakage(named, True, f"{told}. {dataset} {how}, {_WHY_SEEN.get(split, _NOT_HELD_OUT).format(split)}.")
 
 
-def _overlap(named: tuple[str, ...], dataset: str) -> str | None:
-    """The named set that shares records with `dataset`: itself first."""
-    related = {name for holder, held in HOLDS.items() if dataset == holder or dataset in held for name in (holder,)}
-    related |= set(HOLDS.get(dataset, ()))
-    return dataset if dataset in named else next((name for name in named if name in related), None)
+def _is_held_out(text: str, dataset: str, split: str) -> bool:
+    """Whether a line on this data set tells of a training split, parted by patient from the one that is judged."""
+    lines = [line for line in text.splitlines() if dataset in named_datasets(line)]
+    return split not in _WHY_SEEN and any(_SPLIT_BY_PATIENT.search(line) for line in lines)
+
+
+def _sharing(named: tuple[str, ...], dataset: str) -> list[str]:
+    """The named sets that share records with `dataset`; itself is one of them."""
+    holders = {holder for holder, held in HOLDS.items() if dataset in held}
+    return [name for name in named if name in {dataset, *holders, *HOLDS.get(dataset, ())}]

@@ -18,6 +18,7 @@ from sklearn.model_selection import train_test_split
 from .label_tasks import LabelTask, check_no_leak
 from .logistic import LinearModel, LogisticRegression
 from .metrics import auroc, macro
+from .probe_file import save_probe
 from .probe_training import train_linear
 from .results import Result
 from .task_results import add_task, empty_result
@@ -69,6 +70,9 @@ def run(
 ) -> Result:
     """Train a linear model on frozen embeddings, and judge it on the test records of each task.
 
+    At the largest share ROC curves and calibration are drawn and the probe is kept, as probe_TASK.npz, in the output
+    folder.
+
     Args:
         tasks: which of the data set's tasks; default: every one.
         method: "logistic" (L2 logistic regression) or "merl" (AdamW as in MERL).
@@ -91,7 +95,8 @@ def run(
     for task in load_tasks(context, tasks, split_dir, split_labels):
         result.notes += check_no_leak(context, task)
         for fraction in fractions:
-            _add_fraction(result, context, task, fraction, seeds, fit, layer, subgroups and fraction == max(fractions))
+            is_largest = fraction == max(fractions)
+            _add_fraction(result, context, task, fraction, seeds, fit, layer, is_largest, subgroups)
     return result
 
 
@@ -158,7 +163,7 @@ def fit_logistic(
 
 def _add_fraction(
     result: Result, context: EvaluationContext, task: LabelTask, fraction: float, seeds: Sequence[int], fit: Fit,
-    layer: str, subgroups: bool,
+    layer: str, is_largest: bool, subgroups: bool,
 ) -> None:  # fmt: skip
     prefix = f"{task.name}/{100 * fraction:g}%"
     num_records = len(task.splits["train"])
@@ -176,6 +181,7 @@ def _add_fraction(
         scores[role], thresholds[role] = probe.model.scores(embeds["test"]), probe.thresholds
         result.settings["chosen"][f"{prefix}/{role}"] = probe.chosen
         if role == "trained":
+            kept = probe.model
             others = (
                 []
                 if fraction == 1 and fit is fit_logistic
@@ -184,7 +190,12 @@ def _add_fraction(
                     for seed in seeds[1:]
                 ]
             )
-    add_task(result, context, task, scores, thresholds, prefix, subgroups)
+    add_task(
+        result, context, task, scores, thresholds, prefix, subgroups and is_largest,
+        1 / (1 + np.exp(-scores["trained"].astype(np.float64))), is_largest,
+    )  # fmt: skip
+    if is_largest and context.output is not None:
+        save_probe(context.output / f"probe_{task.name}.npz", kept, task.label_names, layer)
     _add_seeds(result, prefix, task, [scores["trained"], *others], len(shares[seeds[0]]))
 
 

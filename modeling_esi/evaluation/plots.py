@@ -30,7 +30,9 @@ _NAMES = {
 
 
 def roc_figure(scores: np.ndarray, targets: np.ndarray, label_names: Sequence[str], title: str = "") -> Figure:
-    """A ROC curve for each class that has both labels, with its area and positives in the legend, and the diagonal.
+    """A ROC curve for each class that has both labels, with its area and positives in the legend, and their mean.
+
+    The mean curve is that of the true positive rates at each false positive rate; its area is the macro AUROC.
 
     Args:
         scores: `(N, C)`, higher where the label is more likely.
@@ -49,10 +51,13 @@ def roc_figure(scores: np.ndarray, targets: np.ndarray, label_names: Sequence[st
     if not drawn:
         raise ValueError("roc: expected a class with both labels, got none.")
     figure, axes = _square(title, "false positive rate", "true positive rate")
+    rates, mean = np.linspace(0, 1, 501), np.zeros(501)
     for place, column in enumerate(drawn):
         wrong, right, _ = roc_curve(targets[:, column], scores[:, column])
+        mean += np.interp(rates, wrong, right) / len(drawn)
         name = f"{label_names[column]}  {areas[column]:.3f}  (n = {targets[:, column].sum():,})"
         _named_line(axes, wrong, right, name, place)
+    axes.plot([0, *rates], [0, *mean], color="black", linewidth=2, zorder=3, label=f"macro  {areas[drawn].mean():.3f}")
     return _legend(figure, axes, "class, AUROC, positives")
 
 
@@ -62,7 +67,7 @@ def calibration_figure(
     """How often a label holds where the model gives it so much probability: a line for each class, and the diagonal.
 
     Records are sorted by probability into `num_bins` bins of equal numbers; a point is a bin's mean probability and its
-    share of positives. The legend tells the expected calibration error: the mean distance of the two.
+    share of positives. The legend tells the expected calibration error, the mean distance of the two, and its mean.
 
     Args:
         probabilities: `(N, C)`, 0 to 1.
@@ -79,10 +84,12 @@ def calibration_figure(
     if not drawn:
         raise ValueError("calibration: expected a class with both labels, got none.")
     figure, axes = _square(title, "predicted probability", "share of positives")
+    errors = []
     for place, column in enumerate(drawn):
         told, held, error = calibration_curve(probabilities[:, column], targets[:, column], num_bins)
         _named_line(axes, told, held, f"{label_names[column]}  {error:.3f}", place, marker="o", markersize=3)
-    return _legend(figure, axes, "class, calibration error")
+        errors.append(error)
+    return _legend(figure, axes, f"class, calibration error\n(mean {np.mean(errors):.3f})")
 
 
 def calibration_curve(

@@ -3,6 +3,10 @@
 The shipped sets (`class_prompts/*.json`, own wording) say of every class its names and how it is seen, and templates
 turn these into texts: the name alone, as training texts have it, and the appearance, as a cardiologist would describe
 it (in the spirit of ESI's enriched texts, arXiv 2405.19366). All texts of a class are averaged.
+
+Two more sets come from the data set itself: `short`, the phrases of its source, and `statements`, the names of all its
+statements that stand for a class: of PTB-XL's MI fourteen kinds of infarction. For a model that was trained on texts
+made of these statements the last are the words that it knows.
 """
 
 from __future__ import annotations
@@ -14,13 +18,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from datasets_scripts import label_prompts
+from datasets_scripts.ptb_xl_labels import label_of_code, read_scp_statements
+from datasets_scripts.report_text import findings_text
 
 if TYPE_CHECKING:
     from .context import EvaluationContext
     from .label_tasks import LabelTask
 
 PROMPT_SETS = ("ptb_xl", "cpsc2018", "csn")
-SHIPPED, SHORT = "shipped", "short"
+SHIPPED, SHORT, STATEMENTS = "shipped", "short", "statements"
+NAMED = (SHIPPED, STATEMENTS, SHORT)
 
 
 def shipped_prompts(prompt_set: str, task: str | None = None) -> dict[str, list[str]]:
@@ -56,13 +63,39 @@ def read_prompts(path: str | Path) -> dict[str, list[str]]:
     return listed
 
 
+def statement_prompts(task: str, data_dir: str | Path | None) -> dict[str, list[str]]:
+    """For each label of a PTB-XL task the descriptions of all SCP statements that stand for it, as texts.
+
+    Args:
+        task: one of `datasets_scripts.ptb_xl_labels.TASKS`.
+        data_dir: PTB-XL's folder, whose scp_statements.csv is read.
+
+    Raises:
+        ValueError: for another task or no folder; FileNotFoundError without the table.
+    """
+    prompts: dict[str, list[str]] = {}
+    for statement in read_scp_statements(data_dir).values():
+        label, text = label_of_code(statement, task), findings_text([statement.description])
+        if label is not None and text not in prompts.setdefault(label, []):
+            prompts[label].append(text)
+    return dict(sorted(prompts.items()))
+
+
+def prompts_name(prompts: str | None) -> str:
+    """What a set of prompts is called in results: its name, or "own file"."""
+    chosen = prompts or SHIPPED
+    return chosen if chosen in NAMED else "own file"
+
+
 def task_prompts(context: EvaluationContext, task: LabelTask, prompts: str | None = None) -> dict[str, list[str]]:
     """The texts of a task's classes, in its order.
 
     Args:
         context: model and data.
         task: whose classes are described.
-        prompts: a JSON file; `"shipped"` (default) or `"short"`, the phrases of the data set's own source.
+        prompts: a JSON file; or `"shipped"` (default), `"statements"`, the names of the data set's own statements, or
+            `"short"`, the phrases of its source. The last two differ for PTB-XL alone, and where a data set has no
+            shipped set, all three are the same.
 
     Raises:
         ValueError: where a class has no text.
@@ -70,7 +103,9 @@ def task_prompts(context: EvaluationContext, task: LabelTask, prompts: str | Non
     chosen = prompts or SHIPPED
     if chosen == SHIPPED and task.prompt_set in PROMPT_SETS:
         known: Mapping[str, Sequence[str]] = shipped_prompts(task.prompt_set, task.name)
-    elif chosen in (SHIPPED, SHORT):
+    elif chosen == STATEMENTS and context.source == "ptb_xl":
+        known = statement_prompts(task.name, _folder(context))
+    elif chosen in NAMED:
         known = _phrases_of_source(context, task)
     else:
         known = read_prompts(chosen)
@@ -85,13 +120,18 @@ def task_prompts(context: EvaluationContext, task: LabelTask, prompts: str | Non
 
 def _phrases_of_source(context: EvaluationContext, task: LabelTask) -> dict[str, list[str]]:
     if context.source == "ptb_xl":
-        return label_prompts("ptb_xl", task=task.name, data_dir=context.data_dir)
+        return label_prompts("ptb_xl", task=task.name, data_dir=_folder(context))
     if context.dataset_rows:
         return {}
     if context.manifest:
         return dict(context.manifest["label_prompts"])
     options = {"task": context.dataset_options["task"]} if "task" in context.dataset_options else {}
     return label_prompts(context.dataset, data_dir=context.data_dir, **options)
+
+
+def _folder(context: EvaluationContext) -> str | None:
+    """PTB-XL's own folder, also of a prepared copy."""
+    return context.data_dir or context.manifest.get("settings", {}).get("data_dir")
 
 
 def _texts(said: Mapping[str, Sequence[str]], templates: Mapping[str, Sequence[str]]) -> list[str]:

@@ -45,6 +45,7 @@ class Result:
         notes: what else a reader must know.
         task_type: the Hub's name of the task.
         settings: what decides the figures, to run it again.
+        pictures: title to file name (PNG, an SVG of the same name beside it), in the folder of the results.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Result:
     notes: list[str] = field(default_factory=list)
     task_type: str = "feature-extraction"
     settings: dict[str, Any] = field(default_factory=dict)
+    pictures: dict[str, str] = field(default_factory=dict)
 
     def rows(self) -> list[dict[str, Any]]:
         """The figures as rows: `figure`, `value`, `low`, `high`, `floor`, `num_positives`, `note`; None if unknown."""
@@ -83,10 +85,15 @@ class Result:
         return plain(asdict(self))
 
     def to_text(self) -> str:
-        """The figures as lines of equal columns, then what they do not say."""
-        rows = [_cells(row) for row in self.rows()]
-        columns = ["", "this model", "95 % interval", "random weights", "positives"]
-        return "\n".join([f"{self.name} on {self.dataset}", *_aligned([columns, *rows]), *self._remarks()])
+        """The figures as lines of equal columns, the second model's, then what they do not say.
+
+        Classes that could not be judged have no line: they are named below, with the reason.
+        """
+        rows = [_cells(row) for row in self.rows() if row["value"] is not None or row["num_positives"] is None]
+        lines = _aligned([["", "this model", "95 % interval", "random weights", "positives"], *rows])
+        if compared := list(self._compared_cells()):
+            lines = [*lines, *_aligned([["", "other model", "this less other", "95 % interval"], *compared])]
+        return "\n".join([f"{self.name} on {self.dataset}", *lines, *self._remarks()])
 
     def to_markdown(self) -> str:
         """The whole result as a page."""
@@ -94,9 +101,12 @@ class Result:
         columns = ["figure", "this model", "95 % interval", "random weights", "positives"]
         parts = [f"# {self.name} on {self.dataset}", f"Model: {self.model}. {self.protocol}", table(columns, rows)]
         if self.compared:
-            parts += ["## Compared", table(["figure", "value"], ((k, _cell(v)) for k, v in self.compared.items()))]
+            columns = ["figure", "other model", "this less other", "95 % interval"]
+            parts += ["## Compared", table(columns, self._compared_cells())]
         for title, lines in self.tables.items():
             parts += [f"## {title}", _table_of_rows(lines)]
+        if self.pictures:
+            parts += ["## Pictures", *(_picture(title, name) for title, name in self.pictures.items())]
         return "\n\n".join([*parts, "\n".join(f"- {remark}" for remark in self._remarks())]) + "\n"
 
     def save(self, folder: str | os.PathLike[str]) -> None:
@@ -106,6 +116,13 @@ class Result:
         _write_whole(folder / MARKDOWN_FILE, self.to_markdown())
         _write_whole(folder / JSON_FILE, json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False))
 
+    def _compared_cells(self) -> Iterator[list[str]]:
+        for key, value in self.compared.items():
+            name, _, last = key.rpartition("/")
+            if last == "other":
+                bounds = (self.compared.get(f"{name}/difference_{end}") for end in ("low", "high"))
+                yield [name, _cell(value), _cell(self.compared.get(f"{name}/difference")), _interval(*bounds)]
+
     def _remarks(self) -> Iterator[str]:
         for row in self.rows():
             if row["note"]:
@@ -113,6 +130,8 @@ class Result:
         for reason in dict.fromkeys(self.left_out.values()):
             yield f"left out, {reason}: {', '.join(what for what, why in self.left_out.items() if why == reason)}"
         yield from self.notes
+        if self.pictures:
+            yield f"pictures: {', '.join(self.pictures.values())}"
         if self.leakage:
             yield f"leakage: {self.leakage}"
 
@@ -152,16 +171,18 @@ def _positives_key(key: str) -> str:
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
-    low, high = row["low"], row["high"]
-    interval = "" if low is None or high is None else f"{_cell(low)} to {_cell(high)}"
     positives = "" if row["num_positives"] is None else str(row["num_positives"])
     return [
         row["figure"],
         _cell(row["value"]),
-        interval,
+        _interval(row["low"], row["high"]),
         "" if row["floor"] is None else _cell(row["floor"]),
         positives,
     ]
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f"{_cell(low)} to {_cell(high)}"
 
 
 def _cell(value: Any) -> str:
@@ -181,6 +202,10 @@ def _aligned(rows: list[list[str]]) -> Iterator[str]:
 def _table_of_rows(rows: list[dict[str, Any]]) -> str:
     columns = list(dict.fromkeys(column for row in rows for column in row))
     return table(columns, ([_cell(row[c]) if c in row else "" for c in columns] for row in rows))
+
+
+def _picture(title: str, name: str) -> str:
+    return f"![{title}]({name})\n\n{title} ([{Path(name).stem}.svg]({Path(name).stem}.svg))"
 
 
 def _write_whole(path: Path, text: str) -> None:

@@ -11,6 +11,7 @@ from .embedding import unit_length
 from .metrics import hits_at_k, number_answers
 from .results import Result
 from .sampled import Sampled, add_sampled
+from .subgroups import NUM_RESAMPLES, rows_attributes, sampled_subgroups
 from .task_results import empty_result
 from .zero_shot import patients
 
@@ -22,12 +23,13 @@ DEPTHS = (1, 5, 10)
 _ROWS_AT_ONCE = 1024  # 20,000 candidates: 80 MB of similarities instead of 1.6 GB
 
 
-def run(context: EvaluationContext, *, equal_texts: bool = True) -> Result:
+def run(context: EvaluationContext, *, equal_texts: bool = True, subgroups: bool = True) -> Result:
     """Find the text of each ECG among all texts of a split, and the ECG of each text among all ECGs.
 
     Args:
         equal_texts: every record with the same statements (or the same report) is a right answer; with
             --no-equal_texts only the record itself is, which punishes a model for being right.
+        subgroups: also judge by sex, age band and device of who asks; the candidates stay all.
 
     Raises:
         ValueError: where no two records have a text.
@@ -41,19 +43,25 @@ def run(context: EvaluationContext, *, equal_texts: bool = True) -> Result:
             "(--text report_else_statements)."
         )
     keys = [rows["text_key"][row] or f"record {row}" for row in told] if equal_texts else None
-    people = patients(rows)
+    everybody = patients(rows)
+    people = [everybody[row] for row in told]
+
+    def embeds(role: str) -> tuple[np.ndarray, np.ndarray]:
+        return context.ecg_embeds(role=role)[told], context.text_embeds([texts[row] for row in told], role=role)
 
     def judge(role: str, num_resamples: int) -> Sampled:
-        ecg_embeds = context.ecg_embeds(role=role)[told]
-        text_embeds = context.text_embeds([texts[row] for row in told], role=role)
-        return sampled_recalls(
-            ecg_embeds, text_embeds, keys, [people[row] for row in told], num_resamples, context.seed
-        )
+        return sampled_recalls(*embeds(role), keys, people, num_resamples, context.seed)
 
     right = "A record with the same statements or report counts as right." if equal_texts else ""
     protocol = f"Recall among all {len(told)} candidates by cosine similarity, both ways. {right}".strip()
     result = empty_result(context, "retrieval", protocol, text=context.text, equal_texts=equal_texts)
     add_sampled(result, judge, list(context.models()), context.num_resamples)
+    if subgroups:
+        hits, number = recall_hits(*embeds("trained"), keys), min(context.num_resamples, NUM_RESAMPLES)
+        result.tables["Subgroups"] = sampled_subgroups(
+            rows_attributes(context, told), people,
+            lambda of_group: _sampled(hits[of_group], [people[row] for row in of_group], number, context.seed),
+        )  # fmt: skip
     if len(told) < len(rows):
         result.left_out[f"{len(rows) - len(told)} records"] = "without a text"
     return result
@@ -100,17 +108,25 @@ def sampled_recalls(
     seed: int = 0,
 ) -> Sampled:
     """The figures of `retrieval` with their resamples, for paired differences. Arguments and errors as there."""
+    hits = recall_hits(ecg_embeds, text_embeds, keys)
+    if len(groups) != len(hits):
+        raise ValueError(f"groups: expected one for each of the {len(hits)} records, got {len(groups)}.")
+    return _sampled(hits, groups, num_resamples, seed) | Sampled({}, facts={"num_candidates": len(hits)})
+
+
+def recall_hits(ecg_embeds: np.ndarray, text_embeds: np.ndarray, keys: Sequence[Hashable] | None) -> np.ndarray:
+    """`(N, 6)`: whether a right answer is among the first 1, 5, 10 texts, then ECGs; arguments as in `retrieval`."""
     ecg_embeds, text_embeds = unit_length("ecg_embeds", ecg_embeds), unit_length("text_embeds", text_embeds)
     if ecg_embeds.shape != text_embeds.shape:
         raise ValueError(f"expected as many texts as ECGs, of one width, got {ecg_embeds.shape}, {text_embeds.shape}.")
     answers = number_answers(keys, len(ecg_embeds))
-    if len(groups) != len(answers):
-        raise ValueError(f"groups: expected one for each of the {len(answers)} records, got {len(groups)}.")
-    ways = {"ecg_to_text": (ecg_embeds, text_embeds), "text_to_ecg": (text_embeds, ecg_embeds)}
-    hits = np.concatenate([_hits(*both, answers) for both in ways.values()], axis=1)  # (N, ways * depths)
-    names = [f"{way}/recall@{k}" for way in ways for k in DEPTHS]
-    sampled = Sampled.of(names, lambda drawn: hits[drawn].mean(axis=0), groups, num_resamples, seed)
-    return sampled | Sampled({}, facts={"num_candidates": len(ecg_embeds)})
+    both = _hits(ecg_embeds, text_embeds, answers), _hits(text_embeds, ecg_embeds, answers)
+    return np.concatenate(both, axis=1)
+
+
+def _sampled(hits: np.ndarray, groups: Sequence[Hashable], num_resamples: int, seed: int) -> Sampled:
+    names = [f"{way}/recall@{k}" for way in ("ecg_to_text", "text_to_ecg") for k in DEPTHS]
+    return Sampled.of(names, lambda drawn: hits[drawn].mean(axis=0), groups, num_resamples, seed)
 
 
 def _hits(queries: np.ndarray, candidates: np.ndarray, answers: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from datasets_scripts.listing.csv_tables import read_rows
 from datasets_scripts.ptb_xl import TABLE_FILE
 
 from .multilabel import METRICS, judge
+from .sampled import Sampled
 
 if TYPE_CHECKING:
     from .context import EvaluationContext
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 AGE_BANDS = {"under 18": 18.0, "18-39": 40.0, "40-64": 65.0, "65-79": 80.0, "80 and over": float("inf")}
 UNKNOWN = "not known"
-_NUM_RESAMPLES = 200  # many groups, each an interval
+NUM_RESAMPLES = 200  # many groups, each an interval
 
 
 def age_band(age: float | None) -> str:
@@ -48,7 +49,7 @@ def subgroup_rows(
     groups: Sequence[Hashable],
     of_records: Mapping[str, Sequence[str]],
     thresholds: np.ndarray | None = None,
-    num_resamples: int = _NUM_RESAMPLES,
+    num_resamples: int = NUM_RESAMPLES,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
     """One row for each group of each attribute, and for all records: counts, and the means with their intervals.
@@ -63,15 +64,41 @@ def subgroup_rows(
         group, over which the mean goes: means over different classes do not compare), `macro_auroc`, its bounds,
         `macro_auprc`, `macro_f1`, and `note` where there is no interval.
     """
-    parts = [("all", "all", np.arange(len(scores)))]
-    for attribute, names in of_records.items():
-        named = np.asarray(names, dtype=object)
-        parts += [(attribute, group, np.flatnonzero(named == group)) for group in _in_order(attribute, set(names))]
     return [
         {"attribute": attribute, "group": group}
         | _row(scores[rows], targets[rows], label_names, [groups[r] for r in rows], thresholds, num_resamples, seed)
-        for attribute, group, rows in parts
+        for attribute, group, rows in _parts(of_records, len(scores))
     ]
+
+
+def sampled_subgroups(
+    of_records: Mapping[str, Sequence[str]], people: Sequence[Hashable], judge: Callable[[np.ndarray], Sampled]
+) -> list[dict[str, Any]]:
+    """Rows as `subgroup_rows` makes them, for figures that are no AUROC.
+
+    Args:
+        of_records: attribute to the group of each record.
+        people: the patient of each record.
+        judge: record numbers to the figures of these records.
+
+    Returns:
+        Rows with `attribute`, `group`, `num_records`, `num_patients`, each figure with its bounds, and `note`.
+    """
+    rows = []
+    for attribute, group, members in _parts(of_records, len(people)):
+        judged = judge(members)
+        figures = {key: value for key, value in judged.figures().items() if key not in judged.facts}
+        row = {"attribute": attribute, "group": group, "num_records": len(members)}
+        row["num_patients"] = len({people[member] for member in members})
+        row |= {key: value for key, value in figures.items() if not key.endswith("_note")}
+        rows.append(row | {"note": next(iter(judged.notes.values()), "")})
+    return rows
+
+
+def rows_attributes(context: EvaluationContext, rows: Sequence[int]) -> dict[str, list[str]]:
+    """`attributes` of some records of the judged split, by their numbers."""
+    of_split = attributes(context, context.split)
+    return {attribute: [groups[row] for row in rows] for attribute, groups in of_split.items()}
 
 
 def task_subgroups(
@@ -83,7 +110,7 @@ def task_subgroups(
         attribute: [names[row] for row in test.rows.tolist()]
         for attribute, names in attributes(context, test.source_split).items()
     }
-    num_resamples = min(context.num_resamples, _NUM_RESAMPLES)
+    num_resamples = min(context.num_resamples, NUM_RESAMPLES)
     return subgroup_rows(
         scores, test.targets, task.label_names, test.patients(context), of_records, thresholds, num_resamples,
         context.seed,
@@ -102,6 +129,15 @@ def _row(
         keys = (f"macro_{metric}", f"macro_{metric}_low", f"macro_{metric}_high")
         row |= {key: figures.get(key) for key in keys if metric == "auroc" or not key.endswith(("_low", "_high"))}
     return row | {"note": judged.note}
+
+
+def _parts(of_records: Mapping[str, Sequence[str]], num_records: int) -> Iterator[tuple[str, str, np.ndarray]]:
+    """Attribute, group and the numbers of its records; all records first."""
+    yield "all", "all", np.arange(num_records)
+    for attribute, names in of_records.items():
+        named = np.asarray(names, dtype=object)
+        for group in _in_order(attribute, set(names)):
+            yield attribute, group, np.flatnonzero(named == group)
 
 
 def _in_order(attribute: str, names: set[str]) -> list[str]:

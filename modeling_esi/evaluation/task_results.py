@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .label_tasks import judged_split
 from .multilabel import Judgement, difference, judge
+from .plots import calibration_figure, roc_figure, save_figure
 from .results import Result
 from .subgroups import task_subgroups
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from .context import EvaluationContext
     from .label_tasks import LabelTask
+
+FEWEST_IN_BIN = 20  # records of a point in the picture of calibration
 
 
 def empty_result(context: EvaluationContext, name: str, protocol: str, **settings: object) -> Result:
@@ -39,6 +47,8 @@ def add_task(
     thresholds: Mapping[str, np.ndarray] | None = None,
     prefix: str | None = None,
     subgroups: bool = True,
+    probabilities: np.ndarray | None = None,
+    pictures: bool = True,
 ) -> dict[str, Judgement]:
     """Judge the scores of each model on the judged records of a task, and put the figures into `result`.
 
@@ -50,6 +60,8 @@ def add_task(
         thresholds: `(C,)` by role, chosen on validation records; None: no F1.
         prefix: of the keys; default: the task's name.
         subgroups: add the table of subgroups.
+        probabilities: `(n, C)` of the trained model, for a picture of its calibration; None: none is drawn.
+        pictures: draw what can be drawn, where the context has an output folder.
 
     Returns:
         The judgement of each model.
@@ -73,8 +85,46 @@ def add_task(
     if subgroups:
         rows = task_subgroups(context, task, scores["trained"], thresholds.get("trained"))
         result.tables[f"{prefix}: subgroups"] = rows
+    if pictures:
+        add_pictures(result, context, task, prefix, scores["trained"], probabilities)
     add_notes(result, task, model, prefix)
+    _add_leakage(result, context, task)
     return judged
+
+
+def add_pictures(
+    result: Result,
+    context: EvaluationContext,
+    task: LabelTask,
+    prefix: str,
+    scores: np.ndarray,
+    probabilities: np.ndarray | None = None,
+) -> None:
+    """Draw the ROC curves of a task and, of probabilities, the calibration; nothing without an output folder.
+
+    The arguments are those of `add_task`; the files are called `roc_PREFIX.png`, `calibration_PREFIX.png`, and `.svg`.
+    """
+    targets, names = task.splits["test"].targets, task.label_names
+    if context.output is None or not (targets.any(axis=0) & ~targets.all(axis=0)).any():
+        return
+    where = f"{prefix}, {result.dataset}"
+    _draw(result, context.output, f"ROC curves of {where}", f"roc_{prefix}", roc_figure(scores, targets, names, where))
+    if probabilities is not None:
+        bins = min(10, max(2, len(targets) // FEWEST_IN_BIN))
+        figure = calibration_figure(probabilities, targets, names, where, bins)
+        _draw(result, context.output, f"Calibration of {where}", f"calibration_{prefix}", figure)
+
+
+def _draw(result: Result, folder: Path, title: str, name: str, figure: Figure) -> None:
+    png, _ = save_figure(figure, folder / re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_"))
+    result.pictures[title] = png.name
+
+
+def _add_leakage(result: Result, context: EvaluationContext, task: LabelTask) -> None:
+    """Split files may choose records of any split: then the context's split does not say what was seen."""
+    if (split := judged_split(context, task)) != context.split:
+        leakage = context.leakage(split)
+        result.seen_in_training, result.leakage = leakage.seen, leakage.line
 
 
 def add_notes(result: Result, task: LabelTask, judged: Judgement, prefix: str) -> None:

@@ -1,9 +1,10 @@
-"""From a score to yes or no: thresholds chosen on validation records, F1 on others."""
+"""From a score to yes or no, and to a probability: both chosen on validation records, for others."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from .logistic import LogisticRegression
 from .metrics import check_scores
 
 
@@ -55,3 +56,25 @@ def f1_per_class(scores: np.ndarray, targets: np.ndarray, thresholds: np.ndarray
     if thresholds.shape != (scores.shape[1],):
         raise ValueError(f"thresholds: expected one for each of {scores.shape[1]} classes, got {thresholds.shape}.")
     return np.where(np.isnan(thresholds), np.nan, f1_scores(scores >= thresholds, targets))
+
+
+def probabilities_of(scores: np.ndarray, known_scores: np.ndarray, known_targets: np.ndarray) -> np.ndarray:
+    """Probabilities `(n, C)` of scores that are none, such as cosines: a logistic curve for each class (Platt 1999).
+
+    Args:
+        scores: `(n, C)`.
+        known_scores, known_targets: `(m, C)` of validation records, on which the curves are fitted (L2, scikit-learn's
+            C = 1). A class without both labels there gets its share of positives as probability of every record.
+
+    Raises:
+        ValueError: as `metrics.auroc_per_class`.
+
+    >>> probabilities_of([[0.2], [0.9]], [[0.1], [0.3], [0.7], [0.8]], [[0], [0], [1], [1]]).round(1).tolist()
+    [[0.2], [0.8]]
+    """
+    known_scores, known_targets = check_scores(known_scores, known_targets)
+    logits = [
+        next(LogisticRegression(known[:, None], targets[:, None]).path([1 / len(targets)])).scores(column[:, None])
+        for column, known, targets in zip(np.asarray(scores).T, known_scores.T, known_targets.T, strict=True)
+    ]
+    return 1 / (1 + np.exp(-np.concatenate(logits, axis=1).astype(np.float64)))

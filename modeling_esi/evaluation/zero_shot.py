@@ -11,11 +11,11 @@ from torch import nn
 
 from .embedding import embed_ecgs, embed_texts, unit_length
 from .metrics import RareClassError, auroc_per_class, bootstrap_interval, macro, macro_auroc
-from .prompts import task_prompts
+from .prompts import prompts_name, task_prompts
 from .results import Result
 from .task_results import add_task, empty_result
 from .task_sources import load_tasks
-from .thresholds import best_f1_thresholds
+from .thresholds import best_f1_thresholds, probabilities_of
 
 if TYPE_CHECKING:
     import datasets
@@ -28,7 +28,8 @@ logger = logging.getLogger(__name__)
 Prompts = Mapping[str, str | Sequence[str]]
 PROTOCOL = (
     "Zero-shot: each class is the mean of the embeddings of its texts ({prompts}), an ECG is scored by {score}. "
-    "No label is used for the scores; the thresholds of F1 are chosen on validation records."
+    "No label is used for the scores; the thresholds of F1, and the logistic curves that make probabilities of scores "
+    "for the picture of calibration, are chosen on validation records."
 )
 
 
@@ -47,7 +48,8 @@ def run(
     Args:
         tasks: which of the data set's tasks (PTB-XL: all, diagnostic, subdiagnostic, superdiagnostic, form, rhythm);
             default: every one.
-        prompts: a JSON file {class: [texts]}; or "shipped" (default), or "short", the phrases of the data set's source.
+        prompts: "shipped" (default); "statements", the names of all the data set's statements that stand for a class;
+            "short", the phrases of its source; or a JSON file {class: [texts]}.
         softmax: score by the softmax over the classes, which makes them exclude each other; default: the cosine.
         split_dir: folder of MERL's split files (*_train.csv, *_val.csv, *_test.csv), which name records and labels.
         split_labels: of these files, "columns" as published, or "diagnoses".
@@ -56,19 +58,21 @@ def run(
     Raises:
         ValueError: for tasks, prompts or split files that do not fit.
     """
-    chosen = prompts or "shipped"
     score = "the softmax over the classes" if softmax else "the cosine, one class apart from the others"
-    how = PROTOCOL.format(prompts="own file" if chosen not in ("shipped", "short") else f"{chosen} set", score=score)
-    result = empty_result(context, "zero_shot", how, softmax=softmax, split_labels=split_labels)
+    chosen = prompts_name(prompts)
+    how = PROTOCOL.format(prompts=chosen if chosen == "own file" else f"{chosen} set", score=score)
+    result = empty_result(context, "zero_shot", how, prompts=chosen, softmax=softmax, split_labels=split_labels)
     for task in load_tasks(context, tasks, split_dir, split_labels, splits=("validation", "test")):
         texts = task_prompts(context, task, prompts)
-        scores, thresholds = {}, {}
-        for role in context.models():
-            of_split = _task_scores(context, task, texts, role, softmax)
-            scores[role] = of_split["test"]
-            if "validation" in of_split:
-                thresholds[role] = best_f1_thresholds(of_split["validation"], task.splits["validation"].targets)
-        add_task(result, context, task, scores, thresholds, subgroups=subgroups)
+        of_roles = {role: _task_scores(context, task, texts, role, softmax) for role in context.models()}
+        scores = {role: of_split["test"] for role, of_split in of_roles.items()}
+        thresholds, probabilities = {}, None
+        if "validation" in task.splits:
+            known = {role: of_split["validation"] for role, of_split in of_roles.items()}
+            targets = task.splits["validation"].targets
+            thresholds = {role: best_f1_thresholds(of_role, targets) for role, of_role in known.items()}
+            probabilities = probabilities_of(scores["trained"], known["trained"], targets)
+        add_task(result, context, task, scores, thresholds, subgroups=subgroups, probabilities=probabilities)
         if task.description and task.description not in result.protocol:
             result.protocol += f" {task.description}."
     return result
