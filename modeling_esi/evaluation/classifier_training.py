@@ -50,7 +50,7 @@ class TrainingSettings:
     epochs: int = 30
     batch_size: int = 32
     lr: float = 5e-4
-    head_lr: float = 1e-3
+    head_lr: float = 5e-3
     layer_decay: float = 0.75
     weight_decay: float = 0.05
     warmup_ratio: float = 0.1

@@ -76,7 +76,7 @@ def run(
     epochs: int = 30,
     train_batch_size: int = 32,
     lr: float = 5e-4,
-    head_lr: float = 1e-3,
+    head_lr: float = 5e-3,
     layer_decay: float = 0.75,
     weight_decay: float = 0.05,
     warmup_ratio: float = 0.1,
@@ -97,7 +97,7 @@ def run(
         epochs: passes over the training records.
         train_batch_size: records of a training step, at most.
         lr: learning rate of the encoder's last layer.
-        head_lr: learning rate of the linear head.
+        head_lr: learning rate of the linear head, which starts from nothing: ten times that of the layer below it.
         layer_decay: share of the rate that each layer has of the layer above it (0.6 to 0.9 in the literature).
         weight_decay: of matrices; norms and biases have none.
         warmup_ratio: share of the steps in which the learning rate rises.
