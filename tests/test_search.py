@@ -19,6 +19,7 @@ from transformers import BertTokenizerFast
 
 from datasets_scripts.records import ECGRecord, record_to_row, row_features
 from modeling_esi import ESIFeatureExtractor, ESIProcessor
+from modeling_esi.benchmarks import search as benchmark
 from modeling_esi.evaluation.context import EvaluationContext
 from modeling_esi.evaluation.embedding import embed_ecgs
 from modeling_esi.search import building, nearest
@@ -503,3 +504,18 @@ def test_a_killed_process_loses_one_block(folders, context):
     assert main(build) == 0
     expected = context.ecg_embeds().astype(np.float16)
     np.testing.assert_allclose(ECGIndex.load("index", verify=True).embeddings, expected, atol=1e-3)
+
+
+# ----- the benchmark -------------------------------------------------------------------------------------------------
+
+
+def test_the_benchmark_searches_a_real_index(tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmark, "WIDTH", 13)
+    monkeypatch.setattr(benchmark, "measured", lambda module, function, *args: getattr(benchmark, function)(*args))
+    lines = list(benchmark.run(123, str(tmp_path)))
+    assert lines[0].startswith("search, 123 records x 13, the 10 nearest, one thread")
+    assert [line[:36].strip() for line in lines[2:]] == [
+        "open the index", "first search", "one question", "one question, with a condition", "16 questions", "MB on disk",
+    ]  # fmt: skip
+    index = ECGIndex.load(tmp_path / "float16", verify=True)
+    assert len(index) == 123 and all(len(hits) == 10 for hits in index.nearest(np.eye(2, 13), where=benchmark.WHERE))
