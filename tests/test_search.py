@@ -515,7 +515,8 @@ def test_the_benchmark_searches_a_real_index(tmp_path, monkeypatch):
     lines = list(benchmark.run(123, str(tmp_path)))
     assert lines[0].startswith("search, 123 records x 13, the 10 nearest, one thread")
     assert [line[:36].strip() for line in lines[2:]] == [
-        "open the index", "first search", "one question", "one question, with a condition", "16 questions", "MB on disk",
+        "open the index", "first search", "one question", "one question, with a condition", "16 questions",
+        "MB on disk",
     ]  # fmt: skip
     index = ECGIndex.load(tmp_path / "float16", verify=True)
     assert len(index) == 123 and all(len(hits) == 10 for hits in index.nearest(np.eye(2, 13), where=benchmark.WHERE))
