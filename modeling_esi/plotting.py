@@ -47,7 +47,7 @@ GAINS = (5.0, 10.0, 20.0)  # mm/mV
 BASELINES = ("median", "zero")
 DPI = 254  # ten pixels to the millimetre
 MM_PER_INCH = 25.4
-NAME_ABOVE = 15.0  # a lead's name, at most: it must be nearer to its own line than to that of the row above
+NAME_ABOVE, NAME_WIDTH, NAME_HEIGHT = 11.0, 9.0, 3.5  # a lead's name must be nearer to its own line than to others
 _FONT = "DejaVu Sans"  # comes with matplotlib: the same page everywhere
 _PINK = {"fine": "#f7d4d4", "bold": "#e8a0a0"}
 _GREY = {"fine": "#e4e4e4", "bold": "#c2c2c2"}
@@ -200,10 +200,9 @@ def _draw_calibration(axes: Axes, page: Page, row: Row) -> None:
 def _draw_panel(axes: Axes, page: Page, row: Row, panel: Panel) -> None:
     if panel is not row.panels[0]:
         ticks = [((panel.left, row.baseline + a), (panel.left, row.baseline + b)) for a, b in ((3, 7), (-7, -3))]
-        _draw_lines(axes, ticks, "separator", "black", 0.25, 3)
-    above = min(row.above, NAME_ABOVE)
-    _write(axes, panel.left + 1, row.baseline + above - 1, panel.lead, 9, weight="bold", va="top")
+        _draw_lines(axes, ticks, "separator", "0.5", 0.25, 3)  # not black, like the trace: it would be a spike of it
     x, y = page.trace(panel)
+    _write(axes, panel.left + 1, row.baseline + _foot_of_name(row, panel, x, y), panel.lead, 9, weight="bold")
     if not np.isfinite(y).any():
         ended = page.recording.has(panel.lead)
         reason = "no samples here" if ended else "not recorded"
@@ -216,6 +215,12 @@ def _draw_panel(axes: Axes, page: Page, row: Row, panel: Panel) -> None:
     for beyond, edge, points_to in ((y > row.above, row.above, 1), (y < -row.below, -row.below, -1)):
         for middle in _middles_of_runs(beyond, x):
             _mark_cut(axes, middle, row.baseline + edge, points_to)
+
+
+def _foot_of_name(row: Row, panel: Panel, x: np.ndarray, y: np.ndarray) -> float:
+    """How far above the baseline a lead's name stands: above the trace there, as far as the row reaches."""
+    beside = y[(x < panel.left + NAME_WIDTH) & np.isfinite(y)]
+    return min(max(NAME_ABOVE, beside.max(initial=0) + 1), row.above - NAME_HEIGHT)
 
 
 def _middles_of_runs(holds: np.ndarray, x: np.ndarray) -> list[float]:

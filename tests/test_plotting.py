@@ -154,6 +154,15 @@ def test_leads_stand_where_readers_look_for_them(layout, rhythm, expected):
     assert names_by_place(figure) == [row.split() for row in expected]
 
 
+def test_a_name_stands_above_a_trace_that_begins_high():
+    signal = pulses()
+    signal[10, 1510:1520] = 1.4  # V5, just behind the start of the fourth column
+    figure = plot_ecg(signal, 200, LEADS)
+    feet = {text.get_text(): text.get_position()[1] for text in figure.axes[0].texts}
+    assert feet["V5"] > in_millimetres(figure, artists(figure, "trace-V5")[0])[:, 1].max()
+    assert feet["V5"] == pytest.approx(feet["V2"] + 4)
+
+
 def test_every_panel_shows_its_own_lead_and_its_own_seconds():
     time = np.arange(2000) / 200
     signal = np.stack([0.05 * (i + 1) * time for i in range(12)])  # slope says the lead, height the second
