@@ -249,6 +249,7 @@ def test_no_records_and_divergence_are_told(processor):  # noqa: F811
 
 def test_the_protocol_gives_figures_of_each_share_with_floor_choice_and_seeds(context, tmp_path):
     options = {"epochs": 2, "train_batch_size": 8, "seeds": (42, 43), "drop_path_rate": 0.0}
+    context.output = tmp_path
     result = fine_tune.run(context, fractions=(0.01, 0.5, 1.0), **options)
     for share in ("50%", "100%"):
         for key in ("macro_auroc", "macro_auprc", "macro_f1", "auroc/V5_UP", "num_positives/II_UP"):
@@ -265,6 +266,7 @@ def test_the_protocol_gives_figures_of_each_share_with_floor_choice_and_seeds(co
     assert result.settings["floor"] in result.protocol and "starts from random weights" in result.settings["floor"]
     assert [row["attribute"] for row in result.tables["tiny/100%: subgroups"]] == ["all", "sex", "age"]
     assert "tiny/50%: subgroups" not in result.tables
+    assert {path.name for path in tmp_path.glob("*.png")} == {"roc_tiny_100.png", "calibration_tiny_100.png"}
     result.save(tmp_path)
     assert json.loads((tmp_path / "results.json").read_text())["settings"]["precision"] == "no"
     again = fine_tune.run(context, fractions=(0.5,), **options)
@@ -280,7 +282,7 @@ def test_classes_without_positives_are_told(context):
     }
     result = fine_tune.run(context, **FEW)
     assert result.trained["tiny/100%/auroc/TESTED"] is None and result.trained["tiny/100%/num_positives/TESTED"] == 0
-    assert "tiny/100%/TESTED" in result.left_out
+    assert result.left_out["tiny/TESTED"] == "no record has it"
     assert "tiny/100%: no training record has LEARNED: nothing to learn them from" in result.notes
 
 

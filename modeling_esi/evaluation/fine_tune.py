@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.special import expit
 
 from ..modeling_esi import ESIForECGClassification
 from .classifier_training import (
@@ -89,6 +90,8 @@ def run(
     subgroups: bool = True,
 ) -> Result:
     """Train the whole encoder with a linear head, and judge it on the test records of each task.
+
+    At the largest share ROC curves and calibration are drawn, where there is an output folder.
 
     Args:
         tasks: which of the data set's tasks; default: every one.
@@ -197,7 +200,10 @@ def _add_fraction(
         _test_scores(context, task, _tuned(context, task, shares[seed], plan, seed, "trained", prefix), "trained")
         for seed in plan.seeds[1:]
     ]
-    add_task(result, context, task, scores, thresholds, prefix, subgroups and is_largest)
+    probabilities = expit(scores["trained"].astype(np.float64))
+    add_task(
+        result, context, task, scores, thresholds, prefix, subgroups and is_largest, probabilities, is_largest
+    )  # fmt: skip
     result.trained[f"{prefix}/num_train_records"] = len(shares[first])
     _add_seeds(result, prefix, task, [scores["trained"], *others])
     _note_unlearnable(result, prefix, task, shares[first])
