@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from modeling_esi.configuration_esi import ESIConfig
-from modeling_esi.modeling_esi import build_text_model
+from modeling_esi.text_model import build_text_model
 
 
 class ChannelNorm(nn.LayerNorm):
