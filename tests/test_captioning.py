@@ -108,6 +108,8 @@ def test_the_protocol_writes_judges_and_keeps_the_texts(processor, tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "captions.jsonl").read_text().splitlines()]
     assert [line["record_id"] for line in lines] == ["0", "1", "2", "3"] and lines[1]["true"] == TRUE[1]
     assert len(result.tables["Examples"]) == 4
+    positives = {row["figure"]: row["num_positives"] for row in result.rows()}
+    assert (positives["label_f1/AFIB"], positives["label_f1_macro"]) == (2, None)
     everybody = result.tables["Subgroups"][0]
     assert (everybody["group"], everybody["num_records"]) == ("all", 4)
     assert everybody["rouge_l"] == result.trained["rouge_l"]

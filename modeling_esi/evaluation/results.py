@@ -19,7 +19,7 @@ from ..card_results import table
 
 JSON_FILE, MARKDOWN_FILE = "results.json", "results.md"
 BOUNDS = ("_low", "_high")
-PER_CLASS = ("auroc", "auprc", "f1")  # the part of a key before the name of a class
+PER_CLASS = ("auroc", "auprc", "f1", "label_f1")  # the part of a key before the name of a class
 
 
 @dataclass

@@ -87,7 +87,7 @@ def add_task(
         result.tables[f"{prefix}: subgroups"] = rows
     if pictures:
         add_pictures(result, context, task, prefix, scores["trained"], probabilities)
-    add_notes(result, task, model, prefix)
+    add_notes(result, task, model)
     _add_leakage(result, context, task)
     return judged
 
@@ -127,9 +127,9 @@ def _add_leakage(result: Result, context: EvaluationContext, task: LabelTask) ->
         result.seen_in_training, result.leakage = leakage.seen, leakage.line
 
 
-def add_notes(result: Result, task: LabelTask, judged: Judgement, prefix: str) -> None:
+def add_notes(result: Result, task: LabelTask, judged: Judgement) -> None:
     """What was left out, the task's own notes and its sizes, each once."""
-    result.left_out |= {f"{prefix}/{label}": reason for label, reason in judged.left_out.items()}
+    result.left_out |= {f"{task.name}/{label}": reason for label, reason in judged.left_out.items()}
     for note in (*task.notes, f"{task.name}: {task.sizes} records; {len(task.label_names)} classes"):
         if note not in result.notes:
             result.notes.append(note)

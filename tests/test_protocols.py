@@ -1,0 +1,64 @@
+"""Protocols by name, and docs/evaluation.md: its commands parse, no flag is missing, the protocol of one's own runs."""
+
+import re
+import shlex
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_context import processor as processor  # noqa: F401  a fixture
+from test_context import record, stored
+from tiny_esi import tiny_esi
+
+from modeling_esi.evaluation.__main__ import parser_of
+from modeling_esi.evaluation.context import EvaluationContext
+from modeling_esi.evaluation.protocols import PROTOCOLS, find_protocol, options_of
+
+PAGE = (Path(__file__).resolve().parent.parent / "docs" / "evaluation.md").read_text(encoding="utf-8")
+
+
+def commands() -> list[str]:
+    blocks = re.findall(r"^```\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+    return [line for block in blocks for line in block.splitlines() if line.startswith("python -m modeling_esi")]
+
+
+@pytest.mark.parametrize("command", [command for command in commands() if "--help" not in command])
+def test_each_command_of_the_page_parses(command):
+    words = shlex.split(command)[3:]
+    assert words[0] in PROTOCOLS
+    assert parser_of(words[0]).parse_args(words).protocol == words[0]
+
+
+def test_each_protocol_has_a_command_and_each_of_its_flags_is_told():
+    assert {shlex.split(command)[3] for command in commands()} == set(PROTOCOLS)
+    for protocol in PROTOCOLS:
+        assert f"\n### {protocol}\n" in PAGE and f"| `{protocol}` |" in PAGE
+        for option in options_of(find_protocol(protocol)):
+            assert option.help, f"{protocol}: {option.name} has no sentence in the docstring"
+            told = re.search(rf"--(no-)?{option.name}\b", PAGE)
+            assert told, f"docs/evaluation.md: say what --{option.name} of {protocol} is"
+
+
+def test_the_protocol_of_ones_own_runs_and_has_flags(processor, tmp_path):  # noqa: F811
+    code = next(
+        code for code in re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE) if "def run" in code
+    )
+    module = types.ModuleType("nearest_neighbours")
+    exec(code, vars(module))
+    rng = np.random.default_rng(0)
+    rows = {
+        split: stored(
+            [
+                record(first + i, labels=tuple(name for name in ("AFIB", "NORM") if rng.random() < 0.5))
+                for i in range(12)
+            ]
+        )
+        for split, first in (("train", 0), ("validation", 100), ("test", 200))
+    }
+    context = EvaluationContext(tiny_esi(), processor, "tiny", dataset_rows=rows, num_resamples=5, output=tmp_path)
+    result = module.run(context, neighbours=3)
+    assert {"tiny/macro_auroc", "tiny/auroc/AFIB"} <= result.trained.keys() & result.random_weights.keys()
+    assert "tiny: subgroups" in result.tables and list(result.pictures.values()) == ["roc_tiny.png"]
+    assert [(option.name, option.kind, option.default) for option in options_of(module.run)] == [("neighbours", int, 5)]
+    assert options_of(module.run)[0].help == "how many training records are asked."
