@@ -46,7 +46,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "decoder_config.ecg_context": "frames",
         "decoder_config.input_states": "token_embeddings",
         "negatives": "global",
-        "positives": "text_key",
+        "positives": "entailed",
         "logit_scale_init_value": math.log(1 / 0.07),
         "logit_scale_max": 100.0,
     },
@@ -258,8 +258,8 @@ class ESIConfig(PreTrainedConfig):
         logit_scale_init_value: Natural logarithm of the similarity scale at the start.
         logit_scale_max: The scale itself is clamped at this value; `None` never clamps.
         negatives: `"global"` contrasts over the batch of all processes, `"local"` within one.
-        positives: `"entailed"` counts every ECG that has all that a text says as a positive of the text, `"text_key"`
-            records with the same statements, `"pair"` only the pair.
+        positives: `"pair"` counts only the pair, `"text_key"` also records with the same statements, `"entailed"` also
+            every ECG that has all that a text says.
         contrastive_loss_type: `"softmax"` (CLIP: which text belongs to this ECG) or `"sigmoid"` (SigLIP: does this text
             belong to this ECG, for each pair; a `logit_bias` is learned).
         logit_bias_init_value: What sigmoid adds to the scaled similarities at the start. SigLIP starts at scale 10
@@ -294,7 +294,7 @@ class ESIConfig(PreTrainedConfig):
     logit_scale_init_value: float | int = math.log(1 / 0.07)
     logit_scale_max: float | int | None = 100.0
     negatives: Literal["global", "local"] = "global"
-    positives: Literal["text_key", "pair", "entailed"] = "text_key"
+    positives: Literal["text_key", "pair", "entailed"] = "entailed"
     contrastive_loss_type: Literal["softmax", "sigmoid"] = "softmax"
     logit_bias_init_value: float | int = -10.0
     contrastive_loss_weight: float | int = 1.0

@@ -109,30 +109,27 @@ def positive_pairs(
 
     Args:
         text_key: `(B,)` integers; records with equal keys are positives of each other.
-        text_statements, ecg_statements: `(B, K)` and `(B, L)` of `entailed_pairs`; where both are given, they decide:
-            every ECG that has all that a text says is its positive, and the record's own always. K and L may differ
-            between processes.
+        text_statements, ecg_statements: `(B, K)` and `(B, L)` of `entailed_pairs`; where both are given, every ECG that
+            has all that a text says is its positive too. K and L may differ between processes.
         union: Whose records the columns are; default: this process's alone.
 
     Returns:
         `(B, N)` bool each: texts for each ECG, and ECGs for each text; `None` twice where only the pair is positive.
     """
     union = union or UnionBatch()
-    if text_statements is not None and ecg_statements is not None:
-        text_statements, ecg_statements = union.as_wide_as_the_widest(text_statements, ecg_statements)
-        own = union.own_pairs(text_statements)
-        of_ecgs = entailed_pairs(union.everything(text_statements), ecg_statements).T
-        return of_ecgs | own, entailed_pairs(text_statements, union.everything(ecg_statements)) | own
-    if text_key is None:
-        return None, None
-    same = text_key[:, None] == union.everything(text_key)[None, :]
-    return same, same
+    same = None if text_key is None else text_key[:, None] == union.everything(text_key)[None, :]
+    if text_statements is None or ecg_statements is None:
+        return same, same
+    text_statements, ecg_statements = union.as_wide_as_the_widest(text_statements, ecg_statements)
+    known = union.own_pairs(text_statements) if same is None else same
+    of_ecgs = entailed_pairs(union.everything(text_statements), ecg_statements).T
+    return of_ecgs | known, entailed_pairs(text_statements, union.everything(ecg_statements)) | known
 
 
 def chosen_positives(positives: str, **known: torch.Tensor | None) -> dict[str, torch.Tensor | None]:
     """Of what is `known` of a batch (by the names in `POSITIVES`), what `ESIConfig.positives` lets count.
 
-    `"pair"` nothing; `"text_key"` the keys; `"entailed"` the statements, and the keys where there are no statements.
+    `"pair"` nothing; `"text_key"` the keys; `"entailed"` the keys and the statements.
     """
     counting = {"pair": (), "text_key": POSITIVES[:1], "entailed": POSITIVES}[positives]
     return {name: known.get(name) for name in counting}

@@ -316,7 +316,7 @@ class ESIModel(ESIPreTrainedModel):
         Args:
             input_values, lead_mask, sample_mask: As in `ESIEcgModel.forward`.
             input_ids, attention_mask: `(B, T)`, start token first, padding last.
-            text_key: `(B,)` integers; where `config.positives` is `"text_key"`, equal keys are positives.
+            text_key: `(B,)` integers; where `config.positives` is not `"pair"`, equal keys are positives.
             text_statements, ecg_statements: `(B, K)` and `(B, L)` numbers of what each text says and of all that is
                 known of each ECG, -1 for none; where it is `"entailed"`, ECGs that have what a text says are positives.
             return_loss: Compute the losses. Nothing is captioned where it is false or the batches differ in size.
@@ -392,7 +392,7 @@ class ESIModel(ESIPreTrainedModel):
         return encode_by_length(self.text_model, input_ids, attention_mask, is_real, num_groups, **kwargs)
 
     def tokens_to_predict(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
-        """The decoder's targets, `(B, T - 1)`, `IGNORED` in padding: all tokens but the first, in `released` but two."""
+        """The decoder's targets `(B, T - 1)`, `IGNORED` in padding: all tokens but the first, in `released` but two."""
         first = 1 if self.config.decoder_config.input_states == "token_embeddings" else 2
         return caption_targets(input_ids, attention_mask, first, self.config.decoder_config.pad_token_id, IGNORED)
 

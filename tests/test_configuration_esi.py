@@ -61,7 +61,7 @@ OTHER = {
     "decoder_config.ecg_context": {"frames": "pooled", "pooled": "frames"},
     "decoder_config.input_states": {"token_embeddings": "text_encoder", "text_encoder": "token_embeddings"},
     "negatives": {"global": "local", "local": "global"},
-    "positives": {"text_key": "pair", "pair": "text_key"},
+    "positives": {"entailed": "pair", "pair": "entailed"},
     "logit_scale_init_value": {math.log(1 / 0.07): 2.0, 1.0: 2.0},
     "logit_scale_max": {100.0: 50.0, None: 50.0},
 }
@@ -77,7 +77,7 @@ def test_variants_are_what_the_table_of_the_model_says():
     assert esi.decoder_config.input_states == "token_embeddings"
     assert released.decoder_config.input_states == "text_encoder"
     assert (esi.negatives, released.negatives) == ("global", "local")
-    assert (esi.positives, released.positives) == ("text_key", "pair")
+    assert (esi.positives, released.positives) == ("entailed", "pair")
     assert math.exp(esi.logit_scale_init_value) == pytest.approx(1 / 0.07)
     assert released.logit_scale_init_value == 1.0
     assert (esi.logit_scale_max, released.logit_scale_max) == (100.0, None)

@@ -86,10 +86,16 @@ def test_contrastive_loss_shares_the_target_among_ecgs_that_have_what_a_text_say
     by_text = [cross_entropy(*pair) for pair in zip(SIMILARITIES, [[0.5, 0, 0.5], [0, 1, 0], [0, 0, 1]], strict=True)]
     by_ecg = [cross_entropy(*pair) for pair in zip(columns, [[1, 0, 0], [0, 1, 0], [0.5, 0, 0.5]], strict=True)]
     statements = {"text_statements": TEXT_STATEMENTS, "ecg_statements": ECG_STATEMENTS}
-    loss = contrastive_loss(ECG, TEXT, SCALE, text_key=torch.tensor([1, 1, 1]), **statements)  # which decide, not keys
+    loss = contrastive_loss(ECG, TEXT, SCALE, text_key=torch.tensor([1, 2, 3]), **statements)
     assert loss.item() == pytest.approx((sum(by_text) + sum(by_ecg)) / 6, rel=1e-6)
     positives = positive_pairs(**statements)[1]
     assert loss.item() == pytest.approx(multi_positive_loss(SCALE * TEXT @ ECG.T, positives).item(), rel=1e-6)
+
+
+def test_records_with_one_key_stay_positives_whatever_their_texts_say():
+    of_ecgs, of_texts = positive_pairs(torch.tensor([7, 8, 8]), TEXT_STATEMENTS, ECG_STATEMENTS)
+    assert of_texts.int().tolist() == [[1, 0, 1], [0, 1, 1], [0, 1, 1]]
+    assert of_ecgs.int().tolist() == [[1, 0, 0], [0, 1, 1], [1, 1, 1]]
 
 
 def test_sigmoid_loss_counts_them_as_pairs():

@@ -29,6 +29,7 @@ from modeling_esi import (
     ESIProcessor,
 )
 from modeling_esi.configuration_esi import VARIANT_SCALING, VARIANTS
+from modeling_esi.evaluation import protocols
 from modeling_esi.training.text_from_scratch import small_bert_config, train_tokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -89,11 +90,13 @@ def test_commands_name_flags_and_files_that_there_are():
         for line in "".join(code_blocks(page)).splitlines():
             if not line.startswith(("accelerate", "python -m", "torchrun")):
                 continue
-            module = re.search(r"train_accelerate|datasets_scripts|modeling_esi\.\w+", line)[0]
+            module = re.search(r"train_accelerate|datasets_scripts(?:\.cqa)?|modeling_esi\.\w+", line)[0]
             parser = set(flags()) | {"config"} if module == "train_accelerate" else options_of(module)
             if source := re.search(r"--source (\w+)", line):
                 parser |= set(sources.known_options(sources.find_source(source[1])))
-            unknown = set(re.findall(r"--(\w+)", line)) - parser - GIVEN_BY_LAUNCH
+            if protocol := re.search(r"modeling_esi\.evaluation (\w+)", line):
+                parser |= {option.name for option in protocols.options_of(protocols.find_protocol(protocol[1]))}
+            unknown = set(re.findall(r"--(?:no-)?(\w+)", line)) - parser - GIVEN_BY_LAUNCH
             assert not unknown, f"{page.name}: {line}"
             for recipe in re.findall(r"recipes/\w+\.yaml", line):
                 assert (ROOT / recipe).is_file(), f"{page.name}: {recipe}"

@@ -6,6 +6,7 @@
     python -m modeling_esi.benchmarks encoder       # ECG encoders, inference and training, beside a plain one
     python -m modeling_esi.benchmarks step          # the whole training step, beside a plain implementation
     python -m modeling_esi.benchmarks probe         # a linear probe as large as PTB-XL
+    python -m modeling_esi.benchmarks search        # the nearest of 800,000 embeddings
     python -m modeling_esi.benchmarks scaling       # the paper's size, by arithmetic: nothing is measured
 
 Ratios are between figures of one run. `encoder` and `step` call all implementations in turn in one process, with as
@@ -37,6 +38,7 @@ RECORDS = {
     "loading": "random batches beside np.memmap and one .npy per record",
     "scale": "cost of a record and memory from 1,000 to 100,000 records",
     "probe": "seconds of a linear probe as large as PTB-XL",
+    "search": "seconds of a search among 800,000 embeddings",
 }
 Lines = Generator[str, None, dict[str, Any]]
 
