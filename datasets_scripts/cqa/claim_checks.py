@@ -43,7 +43,8 @@ _CHECKED_AXES = frozenset(
     "polarity width regularity rate side curve slope symmetry concordance timing size trend".split()
 )
 _ADDED_AXES = frozenset("polarity size width outline curve slope".split())
-_ALWAYS_KNOWN = frozenset({"qrs", "beat", "rhythm", "rate", "rr", "baseline"})
+_ALWAYS_KNOWN = frozenset({"qrs", "beat", "rhythm", "rate", "rr", "baseline", "pause"})
+_LOOSELY_DESCRIBED = _ALWAYS_KNOWN - {"qrs"}
 _EXEMPT_FROM_PRESENCE = _ALWAYS_KNOWN | {"axis", "st", "pr", "qt", "pp", "rp"}
 
 
@@ -103,14 +104,13 @@ def claim_problems(reading: Reading, pages: Sequence[Page], statement: Statement
 
 
 def _pages_spoken_of(reading: Reading, pages: Sequence[Page]) -> Sequence[Page]:
-    """The pages of the findings that a sentence names, with a page that has more of its words; all if it names none."""
+    """The pages of the findings that a sentence names, or that have nearly the same sentence; all if it names none."""
     named = {name for name, _ in findings_named(reading.text)}
     found = [page for page in pages if page.finding and (page.finding in named or page.finding in reading.plain)]
     if not found:
         return pages
-    most = max(len(page.words & reading.words) for page in found)
-    nearer = [page for page in pages if page.finding not in {other.finding for other in found}]
-    return found + [page for page in nearer if len(page.words & reading.words) > most]
+    others = [page for page in pages if page.finding not in {other.finding for other in found}]
+    return found + [page for page in others if any(_is_copy(reading, entry.reading) for entry in page.sentences)]
 
 
 def _problems_on_page(claim: Claim, page: Page, statement: Statement) -> Iterator[str]:
@@ -133,11 +133,12 @@ def _is_checkable(measure: Measure) -> bool:
 
 def _unknown_wave(claim: Claim, page: Page) -> str:
     """A wave that the page does not speak of, told with something special about it."""
-    if claim.waves & (page.waves | _ALWAYS_KNOWN) or claim.absent:
+    unheard = {wave for wave in claim.waves & TELLING_WAVES - page.waves if f" {wave} " not in f" {page.plain} "}
+    if claim.absent or not unheard and claim.waves & (page.waves | _ALWAYS_KNOWN):
         return ""
     said = {pole for pole in claim.poles if pole[1] not in ("state", "presence")}
-    if claim.waves and (claim.waves & TELLING_WAVES or said or claim.measures or claim.leads):
-        return f"speaks of {waves_in_words(claim.waves)}; the passage does not ({page.label})"
+    if claim.waves and (unheard or said or claim.measures or claim.leads):
+        return f"speaks of {waves_in_words(unheard or claim.waves)}; the passage does not ({page.label})"
     return ""
 
 
@@ -148,7 +149,8 @@ def _turned(claim: Claim, page: Page, statement: Statement) -> list[str]:
         known = page.ends.get((wave, axis))
         said = f"says that the {waves_in_words({wave})} is {_end_in_words(axis, end)}; the passage"
         if not known:
-            if axis in _ADDED_AXES and page.words.isdisjoint(words_of_pole(axis, end)):
+            unheard = page.words.isdisjoint(words_of_pole(axis, end))
+            if axis in _ADDED_AXES and wave not in _LOOSELY_DESCRIBED and unheard:
                 problems.append(f"{said} does not ({page.label})")
         elif axis in _CHECKED_AXES and end not in known and not _is_allied(wave, axis, end, page.poles):
             told = " or ".join(_end_in_words(axis, other) for other in sorted(known))

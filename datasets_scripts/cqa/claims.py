@@ -1,7 +1,7 @@
 """What a sentence claims about an ECG: which wave, said to be how, in which leads, with which numbers.
 
-The items of a sentence (`sentence_items.py`) are gathered into claims in one walk: "ST elevation in II, III and aVF with
-reciprocal depression in aVL" makes two of the ST segment. What a claim does not say stays empty.
+The items of a sentence (`sentence_items.py`) are gathered into claims in one walk: "ST elevation in II, III and aVF
+with reciprocal depression in aVL" makes two of the ST segment. What a claim does not say stays empty.
 """
 
 from __future__ import annotations
@@ -155,6 +155,7 @@ class _Gathering:
         self.broken = False  # a comma or a separating word stands since the last wave
         self.joined = False  # only "and", commas and empty words stand since the last wave
         self.negating = ""  # "no" before a noun; "not" before a verb, which a noun may follow
+        self.denied = False  # a wave stands behind the negation
         self.belonging = False  # "of" stands since the last wave
         self.measuring = False  # no leads stand behind the last measure
         self.last_waves: list[str] = []
@@ -179,7 +180,8 @@ class _Gathering:
         if self.now.waves and not again and not (self.joined and not self.now.settled):
             self.finish()
         self.now.waves.append(wave)
-        self.now.absent = self.now.absent or self.negating == "no"
+        self.denied = self.negating == "no"
+        self.now.absent = self.now.absent or self.denied
         self.joined, self.broken, self.belonging, self.now.settled = True, False, False, False
 
     def _take_pole(self, at: int, pole: tuple[str, str]) -> None:
@@ -287,6 +289,7 @@ class _Gathering:
 
     def _take_not(self, at: int, word: str) -> None:
         self.negating = "not" if word == "not" else "no"
+        self.denied = False
         self.joined = False
 
     def _take_and(self, at: int, word: str) -> None:
@@ -307,7 +310,7 @@ class _Gathering:
             self.negating = "no"
         elif word in SEPARATING:
             self.negating = ""
-        if self.negating == "no" and self.now.absent and (word == "the" or word in _STOPS_NOUN):
+        if self.denied and (word == "the" or word not in _IN_A_NOUN):
             self.negating = ""  # "no baseline between flutter waves"
         if word == "with" and not self.now.waves and (self.now.poles or self.now.measures):
             self.finish()
@@ -354,23 +357,26 @@ def _of_waves(pole: tuple[str, str], waves: frozenset[str]) -> set[Pole]:
     if axis in ("size", "trend"):
         waves = waves - _WITHOUT_SIZE
     if axis == "regularity" and (not waves or waves & _UNIVERSAL):
-        return {("rhythm", axis, end)}
+        return {("rhythm", axis, end)} | {(wave, axis, end) for wave in waves - _UNIVERSAL}
+    if pole == ("polarity", "up") and "r" in waves:
+        return {(wave, axis, end) for wave in waves} | {("r", "size", "large")}  # R is raised where it is higher
     return {("qrs" if wave == "beat" else wave, axis, end) for wave in waves}
 
 
 def _implied_poles(measure: Measure, waves: frozenset[str]) -> set[Pole]:
     """Numbers that say the same as a word: a QRS of 120 ms or more is wide."""
     at_least, at_most = measure.comparison == "at least", measure.comparison == "at most"
+    number = measure.low
     poles: set[Pole] = set()
     if measure.dimension == "ms":
         for wave, low, high in (("qrs", 120, 110), ("pr", 120, 200), ("qt", 370, 440), ("p", 110, 110)):
             if wave in waves or (wave == "qrs" and "beat" in waves):
-                poles |= {(wave, "width", "wide")} if at_least and measure.low >= high else set()
-                poles |= {(wave, "width", "narrow")} if at_most and measure.low <= low else set()
+                poles |= {(wave, "width", "wide")} if number >= high and not at_most else set()
+                poles |= {(wave, "width", "narrow")} if number <= low and at_most else set()
     if measure.dimension == "degrees" and "axis" in waves:
         poles |= {("axis", "side", "left")} if measure.high <= -30 and measure.low >= -90 else set()
         poles |= {("axis", "side", "right")} if measure.low >= 90 else set()
     if measure.dimension == "bpm":
-        poles |= {("rate", "rate", "fast")} if measure.low >= 100 and not at_most else set()
+        poles |= {("rate", "rate", "fast")} if number >= 100 and not at_most else set()
         poles |= {("rate", "rate", "slow")} if measure.high <= 60 and not at_least else set()
     return poles

@@ -105,13 +105,14 @@ PARTS: Mapping[str, frozenset[str]] = MappingProxyType(
 
 _POLES = {
     ("polarity", "up"): "elevated|elevation|elevate|elevating|raised|raise|raising|rise|upright|positive|upward"
-    "|upwardly|lifted|positively|bulge|bulging|upgoing|positivity|above the baseline|above baseline|above the isoelectric line",
+    "|upwardly|lifted|positively|bulge|bulging|upgoing|positivity|above the baseline|above baseline"
+    "|above the isoelectric line",
     ("polarity", "down"): "depressed|depression|depress|inverted|inversion|invert|negative|downward|downwardly"
     "|negatively|downgoing|inverting|negativity|below the baseline|below baseline|below the isoelectric line",
     ("polarity", "flat"): "flat|flattened|flatten|flattening|isoelectric|level|isoelectrical",
     ("polarity", "biphasic"): "biphasic|diphasic|biphasically|equiphasic",
     ("size", "large"): "tall|high|large|increased|prominent|giant|deep|deeper|higher|taller|enlarged|exaggerated"
-    "|dominant|deepest|tallest|bigger|big|larger|deeply|enlarge|huge|dominate|predominant|highest|great",
+    "|dominant|deepest|tallest|bigger|big|larger|deeply|deepen|heighten|enlarge|huge|dominate|predominant|highest|great",
     ("size", "small"): "small|low|reduced|tiny|diminished|decreased|shallow|smaller|lower|minute|attenuated|reduction"
     "|diminutive|shallowly|poor",
     ("trend", "up"): "increase|increasing|grow|growing",
@@ -280,7 +281,8 @@ EMPTY = frozenset(
     " mainly mostly primarily well clearly distinct visible both either each every any all several many few best"
     " together along beside besides during throughout through across because due result results resulting caused cause"
     " causes condition diagnosis diagnostic diagnosed criteria criterion sign signs evidence here however thus"
-    " therefore hence furthermore additionally addition moreover overall respectively usual even only just own not no without"
+    " therefore hence furthermore additionally addition moreover overall respectively usual even only just own not no"
+    " without"
     " specifically associated association accompanied accompany accompanies accompanying related including include"
     " includes involving involve involves example e g i ii iii way kind type make makes made become becomes becoming"
     " indicate indicates indicating reflect reflects reflecting suggest suggests suggesting consistent typical keep"

@@ -7,13 +7,13 @@ section on mimics says is not said of the finding itself, and is kept apart.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 from datasets_scripts.cqa.claims import Claim, Pole, Reading, read_sentence
 from datasets_scripts.cqa.ecg_terms import LEAD_GROUPS
-from datasets_scripts.cqa.measures import Measure
+from datasets_scripts.cqa.measures import AT_LEAST, AT_MOST, Measure
 from datasets_scripts.cqa.named_findings import names_in, pictures_in
 from datasets_scripts.cqa.passages import Passage
 
@@ -23,6 +23,11 @@ _BULLET = re.compile(r"^\s*(?:[-*\u2022]|\d{1,2}[.)])\s+")
 _SENTENCE_END = re.compile(
     r"(?<=[.!?])(?<!\be\.g\.)(?<!\bi\.e\.)(?<!\bvs\.)(?<!\bapprox\.)(?<!\bca\.)[\"')\]]*\s+(?=[A-Z0-9\"'(])"
 )
+_OPPOSITES = frozenset({"up", "down", "large", "small", "wide", "narrow"})
+_DIMENSIONS = {
+    ("size", "large"): ("mV", AT_LEAST), ("size", "small"): ("mV", AT_MOST),
+    ("width", "wide"): ("ms", AT_LEAST), ("width", "narrow"): ("ms", AT_MOST),
+}  # fmt: skip
 _SHAPES = frozenset({"qs", "rsr", "rs", "qr"})
 
 
@@ -107,7 +112,7 @@ def _page(passages: tuple[Passage, ...]) -> Page:
         pictures=frozenset().union(*(pictures_in(reading.text) for reading in readings)),
         leads=frozenset().union(*(entry.reading.leads for entry in said)),
         poles=poles,
-        ends={key: frozenset(pole[2] for pole in poles if pole[:2] == key) for key in {pole[:2] for pole in poles}},
+        ends=ends_of(poles),
         plain=" ".join(entry.reading.plain for entry in said),
     )
 
@@ -154,7 +159,7 @@ def covered_leads(page: Page, claim: Claim, loosely: bool = False) -> frozenset[
     related = [(known, leads) for known, leads in page.claims if not waves or known.waves & waves]
     related = [entry for entry in related if not _opposed(claim, entry[0])]
     telling = {pole for pole in claim.poles if pole[1] in ("polarity", "presence", "size", "width")}
-    saying = [entry for entry in related if telling & entry[0].poles]
+    saying = [entry for entry in related if telling & entry[0].poles or _measures_as(entry[0], telling)]
     covered = _leads(saying, loosely) or _leads(related, loosely)
     if not covered and related:
         return page.leads
@@ -173,13 +178,26 @@ def own_leads(claim: Claim) -> frozenset[str]:
     return claim.leads if claim.leads and claim.leads <= grouped else claim.leads | grouped
 
 
+def _measures_as(known: Claim, poles: Iterable[Pole]) -> bool:
+    """Whether a number says the same: a limit that a tall wave exceeds, the least time of a broad one."""
+    wanted = {_DIMENSIONS.get((axis, end)) for _, axis, end in poles}
+    return any((measure.dimension, measure.comparison) in wanted for measure in known.measures)
+
+
 def _opposed(claim: Claim, known: Claim) -> bool:
     """Whether the two say opposite things of a wave."""
-    mine = {(wave, axis): end for wave, axis, end in claim.poles if axis in ("polarity", "presence")}
-    ends: dict[tuple[str, str], set[str]] = {}
-    for wave, axis, end in known.poles:
-        ends.setdefault((wave, axis), set()).add(end)
-    return any(key in ends and end not in ends[key] for key, end in mine.items() if end in ("up", "down"))
+    mine, theirs = ends_of(claim.poles), ends_of(known.poles)
+    return any(
+        key in theirs and ends.isdisjoint(theirs[key]) and not ends.isdisjoint(_OPPOSITES) for key, ends in mine.items()
+    )
+
+
+def ends_of(poles: Iterable[Pole]) -> dict[tuple[str, str], frozenset[str]]:
+    """The ends that are said of each wave and axis."""
+    ends: dict[tuple[str, str], frozenset[str]] = {}
+    for wave, axis, end in poles:
+        ends[wave, axis] = ends.get((wave, axis), frozenset()) | {end}
+    return ends
 
 
 _INTERCHANGED = (

@@ -122,7 +122,7 @@ def measure_of(match: re.Match[str]) -> Measure:
             comparison = AT_LEAST
         if match["less"] or match["after_less"]:
             comparison = AT_MOST
-    return Measure(min(values), max(values), dimension, comparison, " ".join(match[0].split()))
+    return Measure(min(values), max(values), dimension, comparison, " ".join(match[0].replace("mv", "mV").split()))
 
 
 def _number(text: str) -> float:

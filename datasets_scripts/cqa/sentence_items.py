@@ -75,8 +75,8 @@ _NOT_NEGATING = frozenset("only every all always necessarily each just".split())
 class Item:
     """One item: `kind` is wave, pole, leads, group, measure, ratio, not, break, and, comma or word.
 
-    `value` is what it stands for: a wave's name, axis and end of a pole, leads, a `Measure`, else the word. `text` are the
-    words of a wave or pole.
+    `value` is what it stands for: a wave's name, axis and end of a pole, leads, a `Measure`, else the word. `text` are
+    the words of a wave or pole.
     """
 
     kind: str

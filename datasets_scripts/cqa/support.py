@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datasets_scripts.cqa.claim_checks import Statement, claim_problems, compares, waves_in_words
 from datasets_scripts.cqa.claims import Claim, Reading, read_sentence
 from datasets_scripts.cqa.ecg_terms import ASSERTIONS
-from datasets_scripts.cqa.evidence import Page, pages_of, sentences_of_text
+from datasets_scripts.cqa.evidence import Page, ends_of, pages_of, sentences_of_text
 from datasets_scripts.cqa.named_findings import findings_named, names_in
 from datasets_scripts.cqa.passages import Passage
 from datasets_scripts.cqa.statements import ParsedFinding
@@ -182,8 +182,5 @@ def _clashes(one: Claim, other: Claim) -> Iterator[tuple[str, str]]:
 
 
 def _single_ends(claim: Claim) -> dict[tuple[str, str], str]:
-    ends: dict[tuple[str, str], set[str]] = {}
-    for wave, axis, end in claim.poles:
-        if axis in ("polarity", "regularity", "rate", "side"):
-            ends.setdefault((wave, axis), set()).add(end)
+    ends = ends_of(pole for pole in claim.poles if pole[1] in ("polarity", "regularity", "rate", "side"))
     return {key: next(iter(found)) for key, found in ends.items() if len(found) == 1}
