@@ -147,7 +147,7 @@ def test_the_protocol_finds_persons_and_tells_what_was_checked(model):
     assert "rank1" in result.to_text()
     groups = {row["group"]: row for row in result.tables["Subgroups"]}
     assert (groups["female"]["num_records"], groups["male"]["num_patients"]) == (16, 4)
-    assert groups["male"]["rank1"] == 1.0 and "4 persons; at least 10" in groups["male"]["note"]
+    assert groups["male"]["rank1"] == 1.0 and "patients 4, at least 10" in groups["male"]["note"]
     one = run(context(model, rows(range(12)), train=rows(range(20, 22))), probes="one", layer="pooled")
     assert one.trained["num_probes"] == 12 and "pooled" in one.protocol
 

@@ -261,5 +261,6 @@ def test_subgroups_hold_counts_and_figures_of_their_own_records():
     assert found["sex", "female"]["macro_auroc"] == 1.0 and found["sex", "male"]["macro_auroc"] == 0.0
     assert (found["sex", "female"]["num_records"], found["sex", "female"]["num_patients"]) == (30, 15)
     assert found["sex", "female"]["macro_auroc_low"] == 1.0
+    assert found["age", "not known"]["macro_auroc_low"] is None  # of one patient
     assert [age_band(age) for age in (17.9, 18, 64, 65, 79.5, 80, None, float("nan"))] == [
         "under 18", "18-39", "40-64", "65-79", "65-79", "80 and over", "not known", "not known"]  # fmt: skip

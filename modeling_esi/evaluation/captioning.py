@@ -18,7 +18,7 @@ from .label_matcher import LabelMatcher
 from .label_tasks import target_matrix
 from .results import Result
 from .sampled import Sampled, add_sampled
-from .subgroups import NUM_RESAMPLES, rows_attributes, sampled_subgroups
+from .subgroups import rows_attributes, sampled_subgroups
 from .task_results import empty_result
 from .text_scores import TextScores, label_f1, micro_f1
 from .zero_shot import patients
@@ -77,9 +77,11 @@ def run(
     judge = _judge(context, judged, prompts, written)
     add_sampled(result, judge, list(written), context.num_resamples)
     if subgroups:
-        number = min(context.num_resamples, NUM_RESAMPLES)
         result.tables["Subgroups"] = sampled_subgroups(
-            rows_attributes(context, told), patients(judged), lambda of_group: judge("trained", number, of_group)
+            rows_attributes(context, told),
+            patients(judged),
+            lambda group, number: judge("trained", number, group),
+            context.num_resamples,
         )
     result.tables["Examples"] = _examples(judged, written["trained"])
     result.task_type = "text-generation"

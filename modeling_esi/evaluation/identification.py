@@ -18,7 +18,7 @@ from .enrolment import Enrolment, check_disjoint, choose_recordings, read_patien
 from .metrics import hits_at_k
 from .results import Result
 from .sampled import Sampled, add_sampled
-from .subgroups import NUM_RESAMPLES, rows_attributes, sampled_subgroups
+from .subgroups import rows_attributes, sampled_subgroups
 from .task_results import empty_result
 from .verification import verification_pairs
 
@@ -86,12 +86,12 @@ def run(
     add_sampled(result, judge, list(context.models()), context.num_resamples)
     if subgroups:
         embeds = context.ecg_embeds(layer=layer)
-        number = min(context.num_resamples, NUM_RESAMPLES)
         result.tables["Subgroups"] = sampled_subgroups(
             rows_attributes(context, enrolment.probes), [patient_ids[row] for row in enrolment.probes],
-            lambda of_group: sampled_identification(
-                embeds, patient_ids, Enrolment(enrolment.gallery, enrolment.probes[of_group]), number, context.seed
+            lambda group, number: sampled_identification(
+                embeds, patient_ids, Enrolment(enrolment.gallery, enrolment.probes[group]), number, context.seed
             ),
+            context.num_resamples,
         )  # fmt: skip
     return result
 

@@ -11,7 +11,7 @@ from .embedding import unit_length
 from .metrics import hits_at_k, number_answers
 from .results import Result
 from .sampled import Sampled, add_sampled
-from .subgroups import NUM_RESAMPLES, rows_attributes, sampled_subgroups
+from .subgroups import rows_attributes, sampled_subgroups
 from .task_results import empty_result
 from .zero_shot import patients
 
@@ -57,10 +57,11 @@ def run(context: EvaluationContext, *, equal_texts: bool = True, subgroups: bool
     result = empty_result(context, "retrieval", protocol, text=context.text, equal_texts=equal_texts)
     add_sampled(result, judge, list(context.models()), context.num_resamples)
     if subgroups:
-        hits, number = recall_hits(*embeds("trained"), keys), min(context.num_resamples, NUM_RESAMPLES)
+        hits = recall_hits(*embeds("trained"), keys)
         result.tables["Subgroups"] = sampled_subgroups(
             rows_attributes(context, told), people,
-            lambda of_group: _sampled(hits[of_group], [people[row] for row in of_group], number, context.seed),
+            lambda group, number: _sampled(hits[group], [people[row] for row in group], number, context.seed),
+            context.num_resamples,
         )  # fmt: skip
     if len(told) < len(rows):
         result.left_out[f"{len(rows) - len(told)} records"] = "without a text"

@@ -293,7 +293,7 @@ def _subgroups(
         of_records = {name: [groups[row] for row in test.rows[kept]] for name, groups in of_split.items()}
         rows = subgroup_rows(
             pair.scores, test.targets[kept], task.label_names, [people[row] for row in kept], of_records,
-            num_resamples=min(context.num_resamples, NUM_RESAMPLES), seed=context.seed,
+            num_resamples=context.num_resamples, seed=context.seed,
         )  # fmt: skip
         names = ("num_records", "num_patients", "num_classes", "macro_auroc", "macro_auroc_low", "macro_auroc_high")
         for row in rows:

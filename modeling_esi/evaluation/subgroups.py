@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 AGE_BANDS = {"under 18": 18.0, "18-39": 40.0, "40-64": 65.0, "65-79": 80.0, "80 and over": float("inf")}
 UNKNOWN = "not known"
 NUM_RESAMPLES = 200  # many groups, each an interval
+FEWEST_PATIENTS = 10  # of two or three, a bootstrap draws the same ones again and again: its interval says nothing
 
 
 def age_band(age: float | None) -> str:
@@ -57,12 +58,12 @@ def subgroup_rows(
     Args:
         scores, targets, label_names, groups, thresholds, seed: as in `multilabel.judge`.
         of_records: attribute to the group of each record.
-        num_resamples: within each group.
+        num_resamples: within each group, `NUM_RESAMPLES` at most.
 
     Returns:
         Rows with `attribute`, `group`, `num_records`, `num_patients`, `num_classes` (that have both labels in the
         group, over which the mean goes: means over different classes do not compare), `macro_auroc`, its bounds,
-        `macro_auprc`, `macro_f1`, and `note` where there is no interval.
+        `macro_auprc`, `macro_f1`, and `note` where there is no interval, as with fewer than `FEWEST_PATIENTS`.
     """
     return [
         {"attribute": attribute, "group": group}
@@ -72,26 +73,31 @@ def subgroup_rows(
 
 
 def sampled_subgroups(
-    of_records: Mapping[str, Sequence[str]], people: Sequence[Hashable], judge: Callable[[np.ndarray], Sampled]
+    of_records: Mapping[str, Sequence[str]],
+    people: Sequence[Hashable],
+    judge: Callable[[np.ndarray, int], Sampled],
+    num_resamples: int = NUM_RESAMPLES,
 ) -> list[dict[str, Any]]:
     """Rows as `subgroup_rows` makes them, for figures that are no AUROC.
 
     Args:
         of_records: attribute to the group of each record.
         people: the patient of each record.
-        judge: record numbers to the figures of these records.
+        judge: record numbers, and a number of resamples, to the figures of these records.
+        num_resamples: within each group, `NUM_RESAMPLES` at most.
 
     Returns:
         Rows with `attribute`, `group`, `num_records`, `num_patients`, each figure with its bounds, and `note`.
     """
     rows = []
     for attribute, group, members in _parts(of_records, len(people)):
-        judged = judge(members)
+        num_patients = len({people[member] for member in members})
+        resamples, note = _resamples_within(num_patients, num_resamples)
+        judged = judge(members, resamples)
         figures = {key: value for key, value in judged.figures().items() if key not in judged.facts}
-        row = {"attribute": attribute, "group": group, "num_records": len(members)}
-        row["num_patients"] = len({people[member] for member in members})
+        row = {"attribute": attribute, "group": group, "num_records": len(members), "num_patients": num_patients}
         row |= {key: value for key, value in figures.items() if not key.endswith("_note")}
-        rows.append(row | {"note": next(iter(judged.notes.values()), "")})
+        rows.append(row | {"note": next(iter(judged.notes.values()), note)})
     return rows
 
 
@@ -110,9 +116,8 @@ def task_subgroups(
         attribute: [names[row] for row in test.rows.tolist()]
         for attribute, names in attributes(context, test.source_split).items()
     }
-    num_resamples = min(context.num_resamples, NUM_RESAMPLES)
     return subgroup_rows(
-        scores, test.targets, task.label_names, test.patients(context), of_records, thresholds, num_resamples,
+        scores, test.targets, task.label_names, test.patients(context), of_records, thresholds, context.num_resamples,
         context.seed,
     )  # fmt: skip
 
@@ -121,14 +126,22 @@ def _row(
     scores: np.ndarray, targets: np.ndarray, label_names: Sequence[str], groups: list[Hashable],
     thresholds: np.ndarray | None, num_resamples: int, seed: int,
 ) -> dict[str, Any]:  # fmt: skip
-    judged = judge(scores, targets, label_names, groups, thresholds, num_resamples, seed)
+    resamples, note = _resamples_within(len(set(groups)), num_resamples)
+    judged = judge(scores, targets, label_names, groups, thresholds, resamples, seed)
     figures = judged.figures()
     row = {"num_records": judged.num_records, "num_patients": judged.num_patients}
     row["num_classes"] = len(label_names) - len(judged.left_out)
     for metric in METRICS:
         keys = (f"macro_{metric}", f"macro_{metric}_low", f"macro_{metric}_high")
         row |= {key: figures.get(key) for key in keys if metric == "auroc" or not key.endswith(("_low", "_high"))}
-    return row | {"note": judged.note}
+    return row | {"note": judged.note or note}
+
+
+def _resamples_within(num_patients: int, num_resamples: int) -> tuple[int, str]:
+    """How many resamples a group of so many patients gets, and why it gets none."""
+    if num_resamples and num_patients < FEWEST_PATIENTS:
+        return 0, f"no interval: patients {num_patients}, at least {FEWEST_PATIENTS} are needed"
+    return min(num_resamples, NUM_RESAMPLES), ""
 
 
 def _parts(of_records: Mapping[str, Sequence[str]], num_records: int) -> Iterator[tuple[str, str, np.ndarray]]:
