@@ -70,7 +70,7 @@ def probabilities_of(scores: np.ndarray, known_scores: np.ndarray, known_targets
         ValueError: as `metrics.auroc_per_class`.
 
     >>> probabilities_of([[0.2], [0.9]], [[0.1], [0.3], [0.7], [0.8]], [[0], [0], [1], [1]]).round(1).tolist()
-    [[0.2], [0.8]]
+    [[0.3], [0.8]]
     """
     known_scores, known_targets = check_scores(known_scores, known_targets)
     logits = [
