@@ -171,8 +171,8 @@ def _presence_problems(claim: Claim, page: Page) -> list[str]:
     entries = [entry for entry, _ in page.claims if waves <= entry.waves]
     if not entries:
         return []
-    absent = [entry.absent or any(pole[1:] == ("size", "small") for pole in entry.poles) for entry in entries]
-    if claim.absent and not any(absent):
+    nearly = {("presence", "hidden"), ("size", "small")}
+    if claim.absent and not any(entry.absent or nearly & {pole[1:] for pole in entry.poles} for entry in entries):
         return [f"says that the {waves_in_words(waves)} is absent; the passage does not ({page.label})"]
     if not claim.absent and all(entry.absent for entry in entries):
         return [f"says that the {waves_in_words(waves)} is present; the passage says that it is absent ({page.label})"]

@@ -31,6 +31,8 @@ _STOPS_NOUN = SEPARATING | frozenset(
 )
 _IN_A_NOUN = frozenset("the a an both of either wave".split())
 _CONTRASTING = frozenset("while whereas but although though".split())
+_VERBS = frozenset("invert flatten shorten lengthen widen broaden disappear".split())
+_LASTING = frozenset("last measure exceed".split())
 _DIMENSIONS = frozenset("wide broad deep tall high long".split())
 _HAVING = frozenset("preceded followed precede follow have show contain display accompanied develop".split())
 _SHOWING = frozenset("show display demonstrate exhibit reveal have has record contain carry look".split())
@@ -103,6 +105,7 @@ class _Gathered:
     wholes: list[str] = field(default_factory=list)  # what its waves are parts of
     absent: bool = False
     settled: bool = False  # something is said behind its waves
+    signed: bool = False  # said to be positive or negative
     links: bool = False  # a measure leads from its waves to the next ones
 
     def is_empty(self) -> bool:
@@ -159,6 +162,7 @@ class _Gathering:
         self.belonging = False  # "of" stands since the last wave
         self.measuring = False  # no leads stand behind the last measure
         self.last_waves: list[str] = []
+        self.subject: list[str] = []  # the waves of the first claim of a clause
 
     def take(self, at: int, item: Item) -> None:
         getattr(self, f"_take_{item.kind}")(at, item.value)
@@ -167,8 +171,10 @@ class _Gathering:
         """Ends the present claim; one without waves takes those of the claim before."""
         if not self.now.is_empty():
             if not self.now.waves:
-                self.now.waves = list(self.last_waves) or _implied_waves(self.now)
-            self.last_waves = self.now.waves
+                self.now.waves = _implied_waves(self.now, self.last_waves)
+            if not self.last_waves or set(self.now.waves) - {"rhythm", "rate"}:
+                self.last_waves = self.now.waves
+            self.subject = self.subject or self.now.waves
             self.done.append(self.now)
         self.now = _Gathered()
 
@@ -185,6 +191,8 @@ class _Gathering:
         self.joined, self.broken, self.belonging, self.now.settled = True, False, False, False
 
     def _take_pole(self, at: int, pole: tuple[str, str]) -> None:
+        if self.items[at].text in _VERBS:
+            self._return_to_subject(at)
         noun = self._wave_behind(at)
         if self._says_nothing(at, pole, noun):
             return
@@ -204,6 +212,7 @@ class _Gathering:
             self.now.waves.append(last)
         if pole[0]:
             self.now.poles.append(pole)
+            self.now.signed = self.now.signed or self.items[at].text in ("positive", "negative")
         if not noun:
             self.now.settled, self.joined = True, False
 
@@ -257,7 +266,10 @@ class _Gathering:
 
     def _begin_with_leads(self, at: int) -> None:
         """Leads before a verb begin a claim: "qR in aVL, and the inferior leads show rS"."""
-        if self._next(at).value in _SHOWING and (self.now.settled or self.now.leads):
+        parted = bool(at) and self.items[at - 1].kind in ("and", "comma")
+        verb = self._next(at).value
+        complete = self.now.settled or self.now.leads
+        if (verb in _SHOWING and complete) or (parted and verb in _COPULAS and self.now.waves):
             self.finish()
 
     def _take_group(self, at: int, names: tuple[str, ...]) -> None:
@@ -303,9 +315,19 @@ class _Gathering:
     def _take_break(self, at: int, mark: str) -> None:
         if self.now.waves or self.now.poles or self.now.measures:
             self.finish()
+        self.subject = []
         self.joined, self.negating = False, ""
 
+    def _return_to_subject(self, at: int) -> None:
+        """ "Each QRS follows a spike and is wide": the QRS is wide."""
+        if at and self.items[at - 1].kind in ("and", "comma") and self.subject and self.now.waves:
+            between = self.now.waves
+            self.finish()
+            self.now.waves, self.now.wholes, self.now.settled = list(self.subject), list(between), True
+
     def _take_word(self, at: int, word: str) -> None:
+        if word in _COPULAS or word in _LASTING:
+            self._return_to_subject(at)
         if self.negating == "not" and word in _HAVING:
             self.negating = "no"
         elif word in SEPARATING:
@@ -322,8 +344,13 @@ class _Gathering:
             self.joined = False
 
 
-def _implied_waves(gathered: _Gathered) -> list[str]:
+def _implied_waves(gathered: _Gathered, last: list[str]) -> list[str]:
+    """The waves of a claim that names none: mostly those named last; leads that are positive or negative have a QRS."""
     axes = {axis for axis, _ in gathered.poles}
+    if gathered.signed and gathered.leads and not set(last) - {"axis"}:
+        return ["qrs"]
+    if last:
+        return list(last)
     if axes == {"rate"} or any(measure.dimension == "bpm" for measure in gathered.measures):
         return ["rate"]
     if axes == {"side"} or any(measure.dimension == "degrees" for measure in gathered.measures):

@@ -88,6 +88,7 @@ _WAVES = {
     "ratio": "r/s ratio|r/s|r to s ratio|rs ratio|r s ratio|ratio",
     "fusion": "fusion beat|fusion complex|fusion",
     "capture": "capture beat|capture complex",
+    "transition": "transition|transition zone|precordial transition",
     "baseline": "baseline|isoelectric line|isoelectric baseline",
 }
 WAVES: Mapping[str, str] = MappingProxyType({name: wave for wave, names in _WAVES.items() for name in names.split("|")})
@@ -104,7 +105,7 @@ PARTS: Mapping[str, frozenset[str]] = MappingProxyType(
 )  # fmt: skip
 
 _POLES = {
-    ("polarity", "up"): "elevated|elevation|elevate|elevating|raised|raise|raising|rise|upright|positive|upward"
+    ("polarity", "up"): "elevated|elevation|elevate|elevating|raised|raise|raising|upright|positive|upward"
     "|upwardly|lifted|positively|bulge|bulging|upgoing|positivity|above the baseline|above baseline"
     "|above the isoelectric line",
     ("polarity", "down"): "depressed|depression|depress|inverted|inversion|invert|negative|downward|downwardly"
@@ -121,8 +122,8 @@ _POLES = {
     "|widening|broadening|lengthen|prolong|broader|lengthening|broaden",
     ("width", "narrow"): "narrow|short|shortened|shorter|brief|shorten|shortening|narrower",
     ("presence", "absent"): "absent|absence|missing|lost|loss|lack|lacking|disappear|replaced|replace|replacing|devoid"
-    "|lose|abolished|disappearance|unidentifiable|undetectable|indiscernible|invisible|vanish|eliminated|remove|removed"
-    "|hidden|buried|obscured|concealed",
+    "|lose|abolished|disappearance|unidentifiable|undetectable|indiscernible|invisible|vanish|eliminated|remove|removed",
+    ("presence", "hidden"): "hidden|buried|obscured|concealed|masked",
     ("presence", "present"): "present|visible|seen|identifiable|discernible|identified|recognizable|discernable"
     "|detectable|apparent|evident",
     ("regularity", "regular"): "regular|regularly|constant|fixed|equal|uniform|consistent|stable|steady|consistently"
@@ -174,7 +175,7 @@ ALTERNATIVES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         word: tuple(other for other in words.split() if other != word)
         for words in (
             "left right", "anterior posterior inferior lateral septal", "first second third fourth",
-            " ".join(NUMERALS), "typeone typetwo", "atrial ventricular", "proximal distal", "upper lower",
+            " ".join(NUMERALS), "typeone typetwo", "proximal distal", "upper lower",
         )
         for word in words.split()
     }

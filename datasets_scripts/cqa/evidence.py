@@ -13,9 +13,11 @@ from functools import lru_cache
 
 from datasets_scripts.cqa.claims import Claim, Pole, Reading, read_sentence
 from datasets_scripts.cqa.ecg_terms import LEAD_GROUPS
-from datasets_scripts.cqa.measures import AT_LEAST, AT_MOST, Measure
+from datasets_scripts.cqa.measures import Measure
 from datasets_scripts.cqa.named_findings import names_in, pictures_in
 from datasets_scripts.cqa.passages import Passage
+
+_Shared = tuple[Claim, frozenset[str]]
 
 _APART = re.compile(r"\b(?:mimics?|differential|pitfalls?)\b", re.IGNORECASE)
 _HEADING = re.compile(r"^#+\s*(.+)$|^(Definition|Waveform|Criteria|Mimics|Urgency):?\s*$")
@@ -24,11 +26,13 @@ _SENTENCE_END = re.compile(
     r"(?<=[.!?])(?<!\be\.g\.)(?<!\bi\.e\.)(?<!\bvs\.)(?<!\bapprox\.)(?<!\bca\.)[\"')\]]*\s+(?=[A-Z0-9\"'(])"
 )
 _OPPOSITES = frozenset({"up", "down", "large", "small", "wide", "narrow"})
-_DIMENSIONS = {
-    ("size", "large"): ("mV", AT_LEAST), ("size", "small"): ("mV", AT_MOST),
-    ("width", "wide"): ("ms", AT_LEAST), ("width", "narrow"): ("ms", AT_MOST),
-}  # fmt: skip
 _SHAPES = frozenset({"qs", "rsr", "rs", "qr"})
+# waves whose numbers stand for each other: the time from P to QRS is told of either, or as PR
+_INTERCHANGED = (
+    frozenset({"qrs", "beat"}), frozenset({"rr", "rate", "rhythm"}), frozenset({"rr", "pp"}),
+    frozenset({"p", "pr", "delta"}), frozenset({"spike", "pr"}), frozenset({"axis", "qrs"}), frozenset({"pause", "rr"}),
+    frozenset({"beat", "pause"}), frozenset({"rsr", "r"}), frozenset({"st", "st t"}), frozenset({"r", "peak time"}),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ class Page:
     finding: str  # of the shipped base, else ""
     key: str
     sentences: tuple[_Sentence, ...]
-    claims: tuple[tuple[Claim, frozenset[str]], ...]  # with the leads that one without leads shares
+    claims: tuple[_Shared, ...]  # with the leads that one without leads shares
     waves: frozenset[str]
     words: frozenset[str]
     mimic_words: frozenset[str]
@@ -117,7 +121,7 @@ def _page(passages: tuple[Passage, ...]) -> Page:
     )
 
 
-def _with_leads(reading: Reading) -> Iterator[tuple[Claim, frozenset[str]]]:
+def _with_leads(reading: Reading) -> Iterator[_Shared]:
     """The claims of a sentence, each with the leads that it shares if it names none: those of the next claim that names
     some, else of the one before; all of the sentence if it says nothing of size or direction.
     """
@@ -158,15 +162,27 @@ def covered_leads(page: Page, claim: Claim, loosely: bool = False) -> frozenset[
     waves = shapes if any(known.waves & shapes for known, _ in page.claims) else claim.waves
     related = [(known, leads) for known, leads in page.claims if not waves or known.waves & waves]
     related = [entry for entry in related if not _opposed(claim, entry[0])]
-    telling = {pole for pole in claim.poles if pole[1] in ("polarity", "presence", "size", "width")}
-    saying = [entry for entry in related if telling & entry[0].poles or _measures_as(entry[0], telling)]
+    related = _of_this_size(claim, waves, related) or related
+    telling = {pole for pole in claim.poles if pole[1] in ("polarity", "presence")}
+    saying = [entry for entry in related if telling & entry[0].poles]
     covered = _leads(saying, loosely) or _leads(related, loosely)
-    if not covered and related:
-        return page.leads
-    return covered
+    return page.leads if related and not covered else covered
 
 
-def _leads(entries: Sequence[tuple[Claim, frozenset[str]]], loosely: bool) -> frozenset[str]:
+def _of_this_size(claim: Claim, waves: frozenset[str], related: Sequence[_Shared]) -> list[_Shared]:
+    """For a claim on size or width, what is said of such waves: not of normal ones nor of those within another shape,
+    and leads that are shared only where the size is the same. None if that leaves no lead.
+    """
+    sizes = {pole for pole in claim.poles if pole[1] in ("size", "width")}
+    fitting = [
+        (known, leads if sizes & known.poles else frozenset())
+        for known, leads in related
+        if not (known.waves & _SHAPES - waves or _is_normal(known))
+    ]
+    return fitting if sizes and _leads(fitting, loosely=True) else []
+
+
+def _leads(entries: Sequence[_Shared], loosely: bool) -> frozenset[str]:
     of_sentences = frozenset().union(*(leads for claim, leads in entries if not (claim.leads or claim.groups)))
     named = of_sentences.union(*(own_leads(claim) for claim, _ in entries if claim.leads))
     return named if named and not loosely else named.union(*(own_leads(claim) for claim, _ in entries))
@@ -178,10 +194,8 @@ def own_leads(claim: Claim) -> frozenset[str]:
     return claim.leads if claim.leads and claim.leads <= grouped else claim.leads | grouped
 
 
-def _measures_as(known: Claim, poles: Iterable[Pole]) -> bool:
-    """Whether a number says the same: a limit that a tall wave exceeds, the least time of a broad one."""
-    wanted = {_DIMENSIONS.get((axis, end)) for _, axis, end in poles}
-    return any((measure.dimension, measure.comparison) in wanted for measure in known.measures)
+def _is_normal(claim: Claim) -> bool:
+    return any(pole[1:] == ("state", "normal") for pole in claim.poles)
 
 
 def _opposed(claim: Claim, known: Claim) -> bool:
@@ -198,13 +212,6 @@ def ends_of(poles: Iterable[Pole]) -> dict[tuple[str, str], frozenset[str]]:
     for wave, axis, end in poles:
         ends[wave, axis] = ends.get((wave, axis), frozenset()) | {end}
     return ends
-
-
-_INTERCHANGED = (
-    frozenset({"qrs", "beat"}), frozenset({"rr", "rate", "rhythm"}), frozenset({"rr", "pp"}),
-    frozenset({"p", "pr", "delta"}), frozenset({"spike", "pr"}), frozenset({"axis", "qrs"}), frozenset({"pause", "rr"}),
-    frozenset({"beat", "pause"}), frozenset({"rsr", "r"}), frozenset({"st", "st t"}), frozenset({"r", "peak time"}),
-)  # fmt: skip
 
 
 @dataclass(frozen=True)

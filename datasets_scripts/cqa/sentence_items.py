@@ -31,7 +31,8 @@ _GROUPS = re.compile(
     rf"|\b(?:inferiorly|anteriorly|laterally)\b|\bleads? (?:of|over|facing) the (?:{_GROUP}) wall\b"
 )
 _PLACES = (
-    "inferior|lateral|high lateral|anterior|septal|anteroseptal|anterolateral|inferolateral|inferoposterior|posterior"
+    r"inferior|lateral|high lateral|anterior|septal(?! [qr]\b)|anteroseptal|anterolateral|inferolateral"
+    r"|inferoposterior|posterior"
 )
 _PLACED = re.compile(
     rf"\b({_PLACES})(?=(?: (?:deep|symmetric|horizontal|downsloping|slight|marked|inverted|tall|pathological))*"
@@ -49,7 +50,8 @@ _REWRITES = tuple(
         (r"[\ue000-\uf8ff]", " "), (r"[\u2010-\u2015\u2212]", "-"), (r"[\u2018\u2019\u2032\u0060\u00b4]", "'"),
         (r"\u00b0(?! ?c\b)", " degrees "), (r"\u2265|>=", " at least "), (r"\u2264|<=", " at most "),
         (r"[\u2248~]", " about "), (r"[\u00b5\u03bc]v", "uv"),
-        (r"\b12[- ]lead\b", "ecg"), (r"\br[ -]r(?=\W)", "rr"), (r"\bp[ -]p(?=\W)", "pp"), (r"\bp[ -]r(?=\W)", "pr"),
+        (r"\b(?:i\. ?e|e\. ?g)\.?(?=\W)", ","), (r"\b12[- ]lead\b", "ecg"),
+        (r"\br[ -]r(?=\W)", "rr"), (r"\bp[ -]p(?=\W)", "pp"), (r"\bp[ -]r(?=\W)", "pr"),
         (r"\bq[ -]t(?=\W|c)", "qt"), (r"\br[ -]p(?=\W)", "rp"), (r"\bst[-/]t\b", "stt"), (r"\bst and t wave", "stt"),
         (r"\b(re|pre)-(?=ent|exc|pol)", r"\1"), (r"\bnon-", "non"), (r"(?<=[a-z])-(?=[a-z])", " "),
         (r"\b(\w+)n't\b", r"\1n not"), (r"'s\b", ""), (r"\brsr (?:prime|')", "rsr'"), (r"\bcannot\b", "can not"),
