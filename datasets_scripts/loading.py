@@ -137,7 +137,8 @@ def open_prepared(
     NoRecordsError where the split is empty.
     """
     folder = Path(folder)
-    report, wanted = read_report(folder).of_split(split), _shards(folder, split)
+    wanted = _shards(folder, split)  # first: without a manifest nothing else is worth a look
+    report = read_report(folder).of_split(split)
     if not report.num_kept:
         _raise_no_records(report)
     info = datasets.DatasetInfo(description="\n".join(report.summary()))

@@ -63,7 +63,8 @@ def test_parameters_are_the_models(model):
 def test_the_encoders_activations_are_what_its_backward_pass_keeps(model):
     """Counted where autograd packs them, weights apart."""
     encoder, kept = model.ecg_model, {}
-    weights = {parameter.untyped_storage()._cdata for parameter in encoder.parameters()}
+    half = encoder.to(torch.bfloat16)
+    weights = {parameter.untyped_storage()._cdata for parameter in half.parameters()}
 
     def pack(tensor):
         storage = tensor.untyped_storage()
@@ -71,7 +72,6 @@ def test_the_encoders_activations_are_what_its_backward_pass_keeps(model):
             kept[storage._cdata] = storage  # held, so that no other takes its address
         return tensor
 
-    half = encoder.to(torch.bfloat16)
     try:
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             output = half(signals().bfloat16())
