@@ -88,6 +88,13 @@ def test_ratios_are_to_the_baseline_that_is_not_compiled():
     ]  # fmt: skip
 
 
+def test_a_machine_that_is_not_calm_is_told():
+    rows = [{"seconds": 2.0, "cpu_seconds": 2.0}, {"seconds": 4.0, "cpu_seconds": 1.0}]
+    (line,) = comparison.disturbance(rows, "cpu")
+    assert line.startswith("NOT CALM: an arm had 25% of one core's time.")
+    assert not list(comparison.disturbance(rows[:1], "cpu")) and not list(comparison.disturbance(rows, "cuda"))
+
+
 def test_arms_are_called_in_turn_once_more_than_they_are_measured(monkeypatch):
     monkeypatch.setattr(comparison, "MIN_SECONDS", 0.0)
     called = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -268,6 +268,13 @@ def machine_line(machine: Mapping[str, Any]) -> str:
         f"{machine['memory_gb']} GB, torch {machine['torch']}, transformers {machine['transformers']}; "
         f"{machine['malloc']}"
     )
+
+
+def disturbance(rows: Iterable[Mapping[str, Any]], device: str) -> Iterator[str]:
+    """One line where other processes took over a tenth of a core's time from an arm: the clock then tells little."""
+    least = min((row["cpu_seconds"] / row["seconds"] for row in rows), default=1.0)
+    if torch.device(device).type == "cpu" and least < 0.9:
+        yield f"NOT CALM: an arm had {least:.0%} of one core's time. Repeat where nothing else runs, or go by CPU time."
 
 
 def rate_line(rates: Mapping[str, float], size: int) -> str:

@@ -30,6 +30,7 @@ from modeling_esi.benchmarks.comparison import (
     cell,
     compare,
     copy_with_shared_weights,
+    disturbance,
     enliven,
     machine_line,
     rate_line,
@@ -78,6 +79,7 @@ def run(settings: EncoderSettings, presets: Sequence[str] = PRESETS) -> Generato
     yield ""
     for preset, of_preset in told["encoders"].items():
         yield f"{preset}: {rate_line(of_preset['matrix_rates'], settings.matrix_size)}"
+        yield from disturbance(of_preset["rows"], settings.device)
     return told
 
 

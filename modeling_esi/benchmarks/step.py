@@ -34,6 +34,7 @@ from modeling_esi.benchmarks.comparison import (
     cell,
     compare,
     copy_with_shared_weights,
+    disturbance,
     enliven,
     machine_line,
     rate_line,
@@ -111,6 +112,7 @@ def run(settings: StepSettings) -> Generator[str, None, dict[str, Any]]:
     yield from markdown(["type", "implementation", *LOSSES], losses)
     yield ""
     yield from markdown(HEAD, [table_row(row) for row in told["rows"]])
+    yield from disturbance(told["rows"], settings.device)
     return told
 
 
