@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from datasets_scripts import synthetic
+from datasets_scripts.report_text import normalise_statement
 from datasets_scripts.sources import iter_records
 from modeling_esi.benchmarks import ablation, ablation_arms, ablation_data, ablation_judging, ablation_table
-from modeling_esi.benchmarks.ablation_training import Arm, build, cosine, embed, step_loss, train
+from modeling_esi.benchmarks.ablation_training import Arm, build, cosine, described, embed, step_loss, train
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = next((path for path in (ROOT / "shared", ROOT.parent / "shared") if path.is_dir()), ROOT / "shared") / "data"
@@ -67,13 +68,21 @@ def test_a_step_follows_from_its_seed_and_every_part_is_in_the_loss(records):
     heads = torch.nn.ModuleDict()
     chosen, keys = np.arange(8), torch.arange(20)
     plain = replace(EVERYTHING, masked=0.0, alignment=0.0)
-    one, other = (step_loss(plain, model, processor, heads, records, keys, chosen, [0, 3]) for _ in range(2))
+    one, other = (step_loss(plain, model, processor, heads, records, keys, {}, chosen, [0, 3]) for _ in range(2))
     assert torch.equal(one, other)
-    assert not torch.equal(one, step_loss(plain, model, processor, heads, records, keys, chosen, [0, 4]))
+    assert not torch.equal(one, step_loss(plain, model, processor, heads, records, keys, {}, chosen, [0, 4]))
     for change in ({"positives": "pair"}, {"lead_dropout": 0.0}, {"signal": {}}, {"text_augmentation": False}):
         assert not torch.equal(
-            one, step_loss(replace(plain, **change), model, processor, heads, records, keys, chosen, [0, 3])
+            one, step_loss(replace(plain, **change), model, processor, heads, records, keys, {}, chosen, [0, 3])
         )
+
+
+def test_descriptions_stand_behind_the_statements_that_they_describe(records):
+    statement = records.records[0].statements[0]
+    told = described(records, {normalise_statement(statement): "Wide QRS."}).records
+    assert told[0].text == f"{records.records[0].text}\nPotential ECG waveforms:\nWide QRS."
+    without = [i for i, record in enumerate(records.records) if statement not in record.statements]
+    assert without and all(told[i].text == records.records[i].text for i in without)
 
 
 def test_a_run_repeats_itself_and_windows_are_averaged(records):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,15 +13,16 @@ import torch
 from torch import nn
 
 from datasets_scripts.records import ECGRecord
-from datasets_scripts.report_text import augment_statements_text, text_key
+from datasets_scripts.report_text import augment_statements_text, choose_text, read_waveforms, text_key
 from modeling_esi.benchmarks.ablation_data import SAMPLING_RATE, RecordSet
 from modeling_esi.configuration_esi import LEADS, ESIConfig
 from modeling_esi.evaluation.held_out_losses import key_numbers
 from modeling_esi.feature_extraction_esi import ESIFeatureExtractor
+from modeling_esi.losses import entailed_pairs
 from modeling_esi.modeling_esi import ESIModel
 from modeling_esi.processing_esi import ESIProcessor
 from modeling_esi.training.augmentation import SignalAugmentation, drop_leads
-from modeling_esi.training.entailment import entailed_pairs, found_in, said_in, statement_numbers
+from modeling_esi.training.entailment import found_in, said_in, statement_numbers
 from modeling_esi.training.extra_losses import (
     MaskedFrames,
     PairwiseSigmoid,
@@ -32,7 +33,6 @@ from modeling_esi.training.text_from_scratch import small_bert_config, train_tok
 from modeling_esi.training.weight_average import WeightAverage
 
 WIDTH = 128
-MAX_TEXT_LENGTH = 96
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,8 @@ class Arm:
         stem_bias_std: spread of the stem's bias at the start (0: as configured).
         text_augmentation: demographics dropped, statements sampled and shuffled; `subset` is the share of the texts
             that say a sample of their statements only.
+        waveforms: JSON file of descriptions that stand behind the statements they describe; empty: none.
+        max_text_length: tokens after which a text is cut.
         signal: strengths of `SignalAugmentation`, where 1 mV is one z-score.
         crop: seconds seen in training; judged on windows of this length, averaged.
         lead_dropout: share of the records that lose leads.
@@ -66,6 +68,8 @@ class Arm:
     stem_bias_std: float = 0.0
     text_augmentation: bool = True
     subset: float = 0.5
+    waveforms: str = ""
+    max_text_length: int = 96
     signal: dict[str, float] = field(default_factory=dict)
     crop: float = 10.0
     lead_dropout: float = 0.0
@@ -79,7 +83,7 @@ class Arm:
 
 def build(arm: Arm, records: Sequence[ECGRecord], seed: int) -> tuple[ESIModel, ESIProcessor]:
     """A fresh model of the arm, with tokenizer and text encoder made from the training texts."""
-    tokenizer = train_tokenizer([record.text for record in records], 1000, MAX_TEXT_LENGTH)
+    tokenizer = train_tokenizer([record.text for record in records], 1000, arm.max_text_length)
     sections: dict[str, Any] = {
         "ecg_config": {"signal_encoder": "convnextv2_atto"},
         "decoder_config": {
@@ -101,7 +105,7 @@ def build(arm: Arm, records: Sequence[ECGRecord], seed: int) -> tuple[ESIModel, 
         with torch.no_grad():
             model.ecg_model.encoder.downsamples[0].conv.bias.normal_(0, arm.stem_bias_std)
     door = ESIFeatureExtractor(sampling_rate=SAMPLING_RATE, duration=arm.crop, scaling=arm.scaling)
-    return model, ESIProcessor(door, tokenizer, max_text_length=MAX_TEXT_LENGTH)
+    return model, ESIProcessor(door, tokenizer, max_text_length=arm.max_text_length)
 
 
 def train(
@@ -111,6 +115,9 @@ def train(
 
     `after_epoch` is called with the number of epochs done and a copy of the model as it would be judged then.
     """
+    waveforms = read_waveforms(arm.waveforms) if arm.waveforms else {}
+    if waveforms:
+        records = described(records, waveforms)
     model, processor = build(arm, records.records, seed)
     heads = nn.ModuleDict()
     if arm.masked:
@@ -132,7 +139,7 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = arm.lr * cosine(step, total)
             chosen = order[i * arm.batch_size : (i + 1) * arm.batch_size]
-            loss = step_loss(arm, model, processor, heads, records, keys, chosen, [seed, step])
+            loss = step_loss(arm, model, processor, heads, records, keys, waveforms, chosen, [seed, step])
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
@@ -146,6 +153,14 @@ def train(
     return as_judged(model, average), processor, losses
 
 
+def described(records: RecordSet, waveforms: dict[str, str]) -> RecordSet:
+    """The same records, their texts with descriptions behind the statements."""
+    fields = [{"statements": r.statements, "age": r.age, "sex": r.sex} for r in records.records]
+    texts = [choose_text(one, "statements", waveforms) for one in fields]
+    told = tuple(replace(record, text=text) for record, text in zip(records.records, texts, strict=True))
+    return replace(records, records=told)
+
+
 def as_judged(model: ESIModel, average: WeightAverage | None) -> ESIModel:
     """A copy in evaluation mode, with the averaged weights where there are some."""
     copy = deepcopy(model)
@@ -156,14 +171,14 @@ def as_judged(model: ESIModel, average: WeightAverage | None) -> ESIModel:
 
 def step_loss(
     arm: Arm, model: ESIModel, processor: ESIProcessor, heads: nn.ModuleDict, records: RecordSet, keys: torch.Tensor,
-    chosen: np.ndarray, seed: list[int],
+    waveforms: dict[str, str], chosen: np.ndarray, seed: list[int],
 ) -> torch.Tensor:  # fmt: skip
     """The arm's loss on the records numbered `chosen`; all chance comes from `seed`."""
     rng = np.random.default_rng(seed)
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     some = [records.records[i] for i in chosen]
     texts = [
-        augment_statements_text(r.statements, r.age, r.sex, rng, subset_probability=arm.subset)
+        augment_statements_text(r.statements, r.age, r.sex, rng, subset_probability=arm.subset, waveforms=waveforms)
         if arm.text_augmentation
         else r.text
         for r in some

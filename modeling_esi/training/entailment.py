@@ -21,7 +21,6 @@ from datasets_scripts.report_text import (
     split_sentences,
     split_waveforms,
 )
-from modeling_esi.losses import entailed_pairs as entailed_pairs  # beside the numbers that it compares
 
 
 def said_in(record: Any, text: str) -> list[str]:
