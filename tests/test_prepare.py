@@ -17,7 +17,7 @@ import wfdb
 from datasets_scripts import ptb_xl
 from datasets_scripts.load_report import LoadReport
 from datasets_scripts.loading import NoRecordsError, load_ecg_dataset_with_report, open_prepared
-from datasets_scripts.preparation.prepare import Settings, prepare_dataset, read_manifest, read_report
+from datasets_scripts.preparation.prepare import SETTINGS_FILE, Settings, prepare_dataset, read_manifest, read_report
 from datasets_scripts.records import row_to_record
 from datasets_scripts.sources import iter_records
 
@@ -153,6 +153,15 @@ def test_finished_shards_are_not_done_again(folder, tmp_path, monkeypatch):
         "test-00000.arrow", "train-00000.arrow", "train-00001.arrow", "train-00002.arrow", "validation-00000.arrow"
     ]  # fmt: skip
     assert content(tmp_path / "out") == content(tmp_path / "undisturbed")
+
+
+def test_a_kill_before_the_settings_stood_leaves_a_folder_to_go_on_with(folder, tmp_path):
+    output = tmp_path / "out"
+    output.mkdir()
+    (output / f"{SETTINGS_FILE}.building-4711").write_text('{"settings": {"na')
+    prepare_dataset(settings_for(folder), output)
+    prepare_dataset(settings_for(folder), tmp_path / "undisturbed")
+    assert content(output) == content(tmp_path / "undisturbed")
 
 
 def test_a_shard_of_other_entries_is_built_again(folder, tmp_path, monkeypatch):

@@ -151,15 +151,22 @@ def _told(name: str, value: Any) -> Any:
 
 def _begin(output: Path, settings: Settings) -> None:
     """Make the folder, or take over what a killed preparation left in it. The caller holds the lock."""
-    if (output / SETTINGS_FILE).is_file():
+    begun = (output / SETTINGS_FILE).is_file()
+    if begun:
         _check_same_settings(output / SETTINGS_FILE, settings)
-        for left_over in [*output.glob("*.building-*"), *output.glob(f"{PARTS_FOLDER}/*.building-*")]:
-            left_over.unlink()
-        return
-    if output.exists() and any(output.iterdir()):
+    elif output.exists() and not all(path.name.startswith(f"{SETTINGS_FILE}.building-") for path in output.iterdir()):
         raise ValueError(f"{output}: expected a new or empty folder, or a preparation to go on with, got other files")
-    (output / PARTS_FOLDER).mkdir(parents=True, exist_ok=True)
-    write_json(output / SETTINGS_FILE, {"settings": settings.to_dict()})
+    output.mkdir(exist_ok=True)
+    _remove_left_over(output)
+    if not begun:
+        write_json(output / SETTINGS_FILE, {"settings": settings.to_dict()})
+    (output / PARTS_FOLDER).mkdir(exist_ok=True)
+
+
+def _remove_left_over(output: Path) -> None:
+    """Files that a killed run did not finish; a worker that is about to end with it may finish one at this moment."""
+    for left_over in [*output.glob("*.building-*"), *output.glob(f"{PARTS_FOLDER}/*.building-*")]:
+        left_over.unlink(missing_ok=True)
 
 
 def _check_same_settings(path: Path, settings: Settings) -> None:
@@ -321,7 +328,8 @@ def _of_one_layout(output: Path, parts: list[dict[str, Any]]) -> list[dict[str, 
 
 
 def _remove_others(output: Path, parts: list[dict[str, Any]]) -> None:
-    """Shards of an earlier run whose tables listed more records."""
+    """Shards of an earlier run whose tables listed more records, and what its workers left behind when they ended."""
+    _remove_left_over(output)
     for path in output.glob("*.arrow"):
         if path.name not in {part["file"] for part in parts}:
             path.unlink()
