@@ -30,12 +30,13 @@ from torch import nn
 from tqdm.auto import tqdm
 from transformers import HfArgumentParser, PreTrainedTokenizerBase
 
-from datasets_scripts import LoadReport, label_prompts, load_ecg_dataset_with_report
+from datasets_scripts import LoadReport, load_ecg_dataset_with_report
 from datasets_scripts.loading import NoRecordsError
 from modeling_esi import ESIConfig, ESIFeatureExtractor, ESIModel, ESIOutput, ESIProcessor
 from modeling_esi.configuration_esi import VARIANT_SCALING
 from modeling_esi.evaluation.door_check import refused_rows
 from modeling_esi.evaluation.held_out_losses import held_out_losses, held_out_outputs
+from modeling_esi.evaluation.prompts import training_prompts
 from modeling_esi.evaluation.retrieval import retrieval
 from modeling_esi.evaluation.zero_shot import zero_shot
 from modeling_esi.hub import push_folder, write_model_card
@@ -262,13 +263,11 @@ def first_rows(dataset: datasets.Dataset | None, limit: int | None) -> datasets.
 
 
 def load_prompts(data: DataArguments, train: datasets.Dataset) -> dict[str, list[str]]:
-    """Texts for every label, for zero-shot validation; empty where records have no labels."""
+    """Texts for every label in the words of the training texts, for zero-shot; empty where records have no labels."""
     if not any(train["labels"]):
         return {}
-    options = {"data_dir": data.data_dir} if data.data_dir else {}
-    if "task" in data.dataset_options:
-        options["task"] = data.dataset_options["task"]
-    return label_prompts(data.dataset, **options)
+    options = {name: value for name, value in data.dataset_options.items() if name == "task"}
+    return training_prompts(data.dataset, data.text, data_dir=data.data_dir, **options)
 
 
 def build_training_door(processor: ESIProcessor, data: DataArguments, device: torch.device) -> TrainingDoor:

@@ -11,13 +11,13 @@ from test_context import processor as processor  # noqa: F401  a fixture
 from test_context import record, stored
 from tiny_esi import tiny_esi
 
-from datasets_scripts import snomed
+from datasets_scripts import snomed, synthetic
 from datasets_scripts.cpsc2018 import label_names as cpsc2018_names
 from datasets_scripts.ptb_xl_labels import TASKS, label_names, label_prompts
 from modeling_esi.evaluation import zero_shot
 from modeling_esi.evaluation.context import EvaluationContext
 from modeling_esi.evaluation.merl_splits import find_table, read_split_table
-from modeling_esi.evaluation.prompts import read_prompts, shipped_prompts, statement_prompts
+from modeling_esi.evaluation.prompts import read_prompts, shipped_prompts, statement_prompts, training_prompts
 from modeling_esi.evaluation.subgroups import age_band, subgroup_rows
 from modeling_esi.evaluation.task_sources import load_tasks
 
@@ -235,6 +235,18 @@ def test_statements_of_ptb_xl_say_each_class_by_all_its_codes(task):
 
 def test_one_name_of_two_classes_is_told_apart_by_the_task():
     assert shipped_prompts("ptb_xl", "superdiagnostic")["STTC"] != shipped_prompts("ptb_xl", "subdiagnostic")["STTC"]
+
+
+@needs_ptb_xl
+def test_validation_speaks_the_words_of_the_training_texts():
+    task = {"data_dir": PTB_XL, "task": "superdiagnostic"}
+    assert training_prompts("ptb_xl", "statements", **task) == statement_prompts("superdiagnostic", PTB_XL)
+    for text in ("report", "report_else_statements", None):
+        of_reports = training_prompts("ptb_xl", text, **task)
+        assert sorted(of_reports) == label_names("superdiagnostic", PTB_XL)
+        assert "rechtsschenkelblock" in of_reports["CD"] and all(len(texts) >= 8 for texts in of_reports.values())
+    assert training_prompts("ptb_xl", "report", data_dir=PTB_XL, task="form") == label_prompts("form", PTB_XL)
+    assert training_prompts("synthetic", "report") == synthetic.label_prompts()
 
 
 @pytest.mark.parametrize("text", ["[1]", "{", '{"A": []}', '{"A": [""]}', '{"A": 3}', "{}"])

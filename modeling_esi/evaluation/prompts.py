@@ -6,7 +6,9 @@ it (in the spirit of ESI's enriched texts, arXiv 2405.19366). All texts of a cla
 
 Two more sets come from the data set itself: `short`, the phrases of its source, and `statements`, the names of all its
 statements that stand for a class: of PTB-XL's MI fourteen kinds of infarction. For a model that was trained on texts
-made of these statements the last are the words that it knows.
+made of these statements the last are the words that it knows. For one that was trained on PTB-XL's reports these are
+`reports`: phrases as its cardiologists and machines write them, German, English and Swedish, of the five superclasses,
+chosen from the reports of training folds.
 """
 
 from __future__ import annotations
@@ -25,9 +27,10 @@ if TYPE_CHECKING:
     from .context import EvaluationContext
     from .label_tasks import LabelTask
 
-PROMPT_SETS = ("ptb_xl", "cpsc2018", "csn")
-SHIPPED, SHORT, STATEMENTS = "shipped", "short", "statements"
-NAMED = (SHIPPED, STATEMENTS, SHORT)
+PROMPT_SETS = ("ptb_xl", "cpsc2018", "csn", "ptb_xl_reports")
+SHIPPED, SHORT, STATEMENTS, REPORTS = "shipped", "short", "statements", "reports"
+NAMED = (SHIPPED, STATEMENTS, REPORTS, SHORT)
+REPORTS_TASK = "superdiagnostic"
 
 
 def shipped_prompts(prompt_set: str, task: str | None = None) -> dict[str, list[str]]:
@@ -81,6 +84,28 @@ def statement_prompts(task: str, data_dir: str | Path | None) -> dict[str, list[
     return dict(sorted(prompts.items()))
 
 
+def training_prompts(
+    dataset: str, text: str | None, *, data_dir: str | Path | None = None, **options: Any
+) -> dict[str, list[str]]:
+    """The texts of every class in the words that training with `--text text` teaches, for validation on the way.
+
+    Args:
+        dataset: a source's name, a prepared folder or a repository.
+        text: one of `datasets_scripts.report_text.TEXT_CHOICES`; None: reports, else statements.
+        data_dir: the source's folder.
+        options: the source's further options; `task` for PTB-XL.
+
+    Raises:
+        ValueError, FileNotFoundError: as the source does.
+    """
+    task = options.get("task", REPORTS_TASK)
+    if dataset == "ptb_xl" and text == "statements":
+        return statement_prompts(task, data_dir)
+    if dataset == "ptb_xl" and text != "none" and task == REPORTS_TASK:
+        return shipped_prompts("ptb_xl_reports", task)
+    return label_prompts(dataset, **(options | ({"data_dir": data_dir} if data_dir else {})))
+
+
 def prompts_name(prompts: str | None) -> str:
     """What a set of prompts is called in results: its name, or "own file"."""
     chosen = prompts or SHIPPED
@@ -93,9 +118,9 @@ def task_prompts(context: EvaluationContext, task: LabelTask, prompts: str | Non
     Args:
         context: model and data.
         task: whose classes are described.
-        prompts: a JSON file; or `"shipped"` (default), `"statements"`, the names of the data set's own statements, or
-            `"short"`, the phrases of its source. The last two differ for PTB-XL alone, and where a data set has no
-            shipped set, all three are the same.
+        prompts: a JSON file; or `"shipped"` (default), `"statements"`, the names of the data set's own statements,
+            `"reports"`, the words of PTB-XL's reports (five superclasses), or `"short"`, the phrases of the source.
+            For other data sets than PTB-XL the last three are the same.
 
     Raises:
         ValueError: where a class has no text.
@@ -103,6 +128,8 @@ def task_prompts(context: EvaluationContext, task: LabelTask, prompts: str | Non
     chosen = prompts or SHIPPED
     if chosen == SHIPPED and task.prompt_set in PROMPT_SETS:
         known: Mapping[str, Sequence[str]] = shipped_prompts(task.prompt_set, task.name)
+    elif chosen == REPORTS and context.source == "ptb_xl":
+        known = shipped_prompts("ptb_xl_reports", task.name)
     elif chosen == STATEMENTS and context.source == "ptb_xl":
         known = statement_prompts(task.name, _folder(context))
     elif chosen in NAMED:
