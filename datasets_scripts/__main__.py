@@ -56,6 +56,9 @@ def _prepare(arguments: argparse.Namespace) -> int:
     )
     report = prepare_dataset(settings, arguments.output, num_workers=arguments.num_workers, progress=True)
     _tell(report.summary())
+    if waveforms is not None and not report.num_described:
+        logging.warning("--waveforms: none of the texts tells a description; the file has none of their statements, "
+                        "or the texts are reports (then give --text statements)")  # fmt: skip
     _tell([f"Wrote {arguments.output}. Load it: load_ecg_dataset({arguments.output!r}, split='train')"])
     if arguments.push_to_hub:
         arguments.folder, arguments.repository = arguments.output, arguments.push_to_hub

@@ -29,6 +29,7 @@ class LoadReport:
         rejected: every record that was not kept, with its path and the reason.
         num_empty_text: how many of the rejected had nothing to say under the chosen text.
         num_statement_texts: how many of the kept have a text made from label statements.
+        num_described: how many of these tell a description behind a statement.
         filtered: records left out because an option asked for it (option -> how many).
         repaired: how often each rule mended a record, or left out a part of it, while reading (rule -> how often).
         repaired_records: the first records under each rule.
@@ -51,6 +52,7 @@ class LoadReport:
     rejected: list[Rejection] = field(default_factory=list)
     num_empty_text: int = 0
     num_statement_texts: int = 0
+    num_described: int = 0
     filtered: dict[str, int] = field(default_factory=dict)
     repaired: dict[str, int] = field(default_factory=dict)
     repaired_records: dict[str, list[str]] = field(default_factory=dict)
@@ -97,6 +99,7 @@ class LoadReport:
         self.rejected += other.rejected
         self.num_empty_text += other.num_empty_text
         self.num_statement_texts += other.num_statement_texts
+        self.num_described += other.num_described
         for counts, more in ((self.filtered, other.filtered), (self.repaired, other.repaired)):
             for name, count in more.items():
                 counts[name] = counts.get(name, 0) + count
@@ -113,6 +116,8 @@ class LoadReport:
         lines += [f"left out by {option}: {count} records" for option, count in self.filtered.items()]
         if self.num_empty_text:
             lines.append(f"without text under text={self.text!r}: {self.num_empty_text} records")
+        if self.num_described:
+            lines.append(f"with descriptions behind statements: {self.num_described} records")
         if self.text_is_label_supervised:
             lines.append("label-supervised text: what the texts say comes from the labels")
         lines += [f"repaired by {rule}: {count} records" for rule, count in sorted(self.repaired.items())]

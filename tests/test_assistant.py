@@ -17,6 +17,7 @@ from tiny_prepared import tiny_record, write_prepared
 
 from datasets_scripts.cqa import assistant, prompts
 from datasets_scripts.cqa.__main__ import main
+from datasets_scripts.cqa.ask import Answer
 from datasets_scripts.cqa.assistant import GeneratorUnavailable, Options, describe_statements
 from datasets_scripts.cqa.generator import AnnouncedGenerator, Generated, InferenceGenerator
 from datasets_scripts.cqa.grounds import Grounds
@@ -35,6 +36,7 @@ STATEMENTS = [
 ]  # fmt: skip
 DISTINCT, DESCRIBABLE = 13, 10
 QUICK = Options(num_workers=3, backoff=Backoff(attempts=4, first_wait=0.01, longest_wait=0.02))
+TWICE = replace(QUICK, attempts=2)
 
 
 @pytest.fixture(scope="module")
@@ -155,26 +157,33 @@ def test_a_server_that_asks_for_time_gets_it(ask):
         (Reply("word " * 400), "longer than"),
     ],
 )
-def test_answers_that_are_no_use_are_asked_for_once_more_then_replaced_and_reported(ask, reply, problem):
-    results, server = ask(lambda *_: reply)
+def test_answers_that_are_no_use_are_replaced_and_reported_and_asked_for_once_more_if_wished(ask, reply, problem):
+    first, server = ask(lambda *_: reply)
+    assert outcomes(first) == [DESCRIBABLE, 3, 0] and set(server.asked.values()) == {1}
+    assert all(
+        result.generator == EXTRACTIVE and problem in result.reason for result in first if result.kind == "finding"
+    )
+    results, server = ask(lambda *_: reply, options=TWICE, cache="twice.jsonl")
     assert outcomes(results) == [DESCRIBABLE, 3, 0] and set(server.asked.values()) == {2}
     described = [result for result in results if result.outcome == DESCRIBED]
     assert all(result.generator == EXTRACTIVE and problem in result.reason for result in described)
     assert {(result.attempts, result.prompt_tokens) for result in described} == {(2, 22)}
     corrections = [body["messages"][-1]["content"] for body in server.bodies if len(body["messages"]) == 4]
     assert len(corrections) == DESCRIBABLE and all(problem in text for text in corrections)
-    again, idle = ask(lambda *_: reply)
+    again, idle = ask(lambda *_: reply, options=TWICE, cache="twice.jsonl")
     assert again == results and not idle.asked
 
 
 def test_a_second_answer_can_be_the_good_one(ask):
-    results, server = ask(lambda number, *rest: from_passages(number, *rest) if number == 2 else Reply(NONSENSE))
+    results, server = ask(
+        lambda number, *rest: from_passages(number, *rest) if number == 2 else Reply(NONSENSE), options=TWICE
+    )
     assert {result.generator for result in results if result.outcome == DESCRIBED} == {"tiny"}
     assert set(server.asked.values()) == {2}
 
 
 def test_a_server_that_repeats_the_question_is_not_asked_for_it_again(ask):
-    results, server = ask(lambda number, statement, messages: Reply(messages[-1]["content"]))
+    results, server = ask(lambda number, statement, messages: Reply(messages[-1]["content"]), options=TWICE)
     assert set(server.asked.values()) == {1} and outcomes(results) == [DESCRIBABLE, 3, 0]
     assert all("repeats the question" in result.reason for result in results if result.outcome == DESCRIBED)
 
@@ -260,7 +269,7 @@ def test_options_that_make_no_sense_are_refused():
 
 
 def test_four_hundred_statements_with_every_misbehaviour(ask):
-    """None lost, none asked twice: each gets one answer with status 200, or two where the first is no use."""
+    """None lost, none asked twice: each gets one answer with status 200, also where it is no use."""
     leads = ["I", "II", "III", "aVR", "aVL", "aVF", *(f"V{number}" for number in range(1, 7))]
     waves = ("ST elevation", "ST depression", "T wave inversion", "Abnormal Q waves", "Low voltage")
     statements = [f"{wave} in {lead}" for wave in waves for lead in leads]
@@ -284,7 +293,7 @@ def test_four_hundred_statements_with_every_misbehaviour(ask):
     assert len(results) == len(statements) == len(server.asked) and outcomes(results) == [len(statements), 0, 0]
     for result in results:
         kind = kinds[result.statement]
-        assert server.answered[result.statement] == (2 if kind in (3, 4) else 1)
+        assert server.answered[result.statement] == 1
         assert (result.generator == EXTRACTIVE) == (kind in (3, 4)) == bool(result.reason)
     again, idle = ask(misbehaves, statements)
     assert again == results and not idle.asked
@@ -383,6 +392,18 @@ def test_ask_answers_with_sources(capsys):
     assert "PR interval" in told and "[1] mobitz type i second degree av block, Waveform" in told and "https://" in told
     assert main(["ask", "What is the price of tulips in Utrecht?"]) == 1
     assert "[1]" not in capsys.readouterr().out
+
+
+def test_ask_tells_what_it_left_out(capsys, monkeypatch):
+    dropped = (("It is 900 ms in V4.", "the passage has 120 to 200 ms"), ("The moon is blue.", "cites nothing"))
+    page = Passage("The PR interval grows.", "Blocks", page=3)
+    monkeypatch.setattr("datasets_scripts.cqa.__main__._retriever", lambda _: object())
+    monkeypatch.setattr("datasets_scripts.cqa.ask.answer", lambda *_: Answer("It grows. [1]", (page,), (), dropped))
+    assert main(["ask", "How is Wenckebach seen?"]) == 0
+    assert capsys.readouterr().out == (
+        "It grows. [1]\n[1] Blocks, page 3\nLeft out, since no passage supports it:\n"
+        "- It is 900 ms in V4. (the passage has 120 to 200 ms)\n- The moon is blue. (cites nothing)\n"
+    )
 
 
 def test_index_is_written_and_used(tmp_path, capsys):

@@ -101,6 +101,9 @@ def _ask(arguments: argparse.Namespace) -> int:
         _tell(f"[{number}] {', '.join(filter(None, (passage.title, passage.chapter, page, passage.source)))}")
     if answered.not_covered:
         _tell(f"Nothing was found on: {', '.join(answered.not_covered)}")
+    if answered.dropped:
+        _tell("Left out, since no passage supports it:")
+        _tell(*(f"- {sentence} ({reason})" for sentence, reason in answered.dropped))
     return 0 if answered.passages else 1
 
 
@@ -211,7 +214,7 @@ def _add_describe_flags(parser: argparse.ArgumentParser) -> None:
     model = parser.add_argument_group("with a model")
     model.add_argument("--num_workers", type=_at_least_one, default=8, help="requests at once (8)")
     model.add_argument(
-        "--attempts", type=_at_least_one, default=2, help="answers asked for, if the first is no use (2)"
+        "--attempts", type=_at_least_one, default=1, help="answers asked for, if the first is no use (1)"
     )
     model.add_argument("--retries", type=_at_least_one, default=6, help="tries of a request that fails for now (6)")
     model.add_argument("--min_support", type=float, default=0.5, help="support below which an answer is no use (0.5)")

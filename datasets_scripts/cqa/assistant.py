@@ -1,9 +1,9 @@
 """Describes statements: each distinct one once, with sources, checked sentence by sentence, by a model or without one.
 
 A statement about the recording, the interpretation or the whole gets no waveform. The others are described from the
-shipped pages and the user's books: by a chat model, whose answers are kept as they come (`answer_cache.py`), asked for
-once more where they are cut short or not supported, and replaced by the extractive description where that does not
-help; or, without a model, by extraction alone. Whatever happens to a statement is in the result.
+shipped pages and the user's books: by a chat model, whose answers are kept as they come (`answer_cache.py`), and
+replaced by the extractive description where they are cut short or not supported (if `attempts` allows it, after asking
+again with the reason); or, without a model, by extraction alone. Whatever happens to a statement is in the result.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Options:
 
     Attributes:
         num_workers: requests at once.
-        attempts: answers asked for, for a statement whose first ones cannot be used.
+        attempts: answers asked for, for a statement whose first ones cannot be used; 1: none is asked twice.
         min_support: the least support, from 0 to 1, with which an answer is used.
         drop_flagged: leave out sentences that the checker flags.
         fallback: what a statement gets without a usable answer: "extractive", or "none".
@@ -58,7 +58,7 @@ class Options:
     """
 
     num_workers: int = 8
-    attempts: int = 2
+    attempts: int = 1
     min_support: float = 0.5
     drop_flagged: bool = False
     fallback: str = "extractive"

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from datasets_scripts.load_report import LoadReport
 from datasets_scripts.preparation.prepare import digest_of
-from datasets_scripts.report_text import choose_text
+from datasets_scripts.report_text import WAVEFORMS, choose_text
 
 TEXT = "statements"  # descriptions stand behind the statements that they describe
 TEXTS_FOLDER = "esi_ecg_texts"
@@ -76,9 +76,14 @@ def _batches(dataset: datasets.Dataset) -> Iterator[pa.RecordBatch]:
 
 def _without_silent_rows(dataset: datasets.Dataset, report: LoadReport) -> tuple[datasets.Dataset, LoadReport]:
     """Rows with a text, and the report that counts those that have none."""
-    silent = pc.equal(dataset.data.column("text"), "").to_numpy()
+    texts = dataset.data.column("text")
+    silent = pc.equal(texts, "").to_numpy()
     num_told = int((~silent).sum())
-    report = replace(LoadReport.from_dict(report.to_dict()), text=TEXT, num_kept=num_told, num_statement_texts=num_told)
+    num_described = pc.sum(pc.match_substring(texts, f"\n{WAVEFORMS}\n")).as_py() or 0
+    report = replace(
+        LoadReport.from_dict(report.to_dict()), text=TEXT, num_kept=num_told, num_statement_texts=num_told,
+        num_described=num_described,
+    )  # fmt: skip
     if num_told == len(silent):
         return dataset, report
     for record_id in dataset.data.column("record_id").filter(silent).to_pylist():

@@ -78,6 +78,11 @@ class PreparationReport:
         """Records of all splits that are in the data set."""
         return sum(split.num_kept for split in self.splits.values())
 
+    @property
+    def num_described(self) -> int:
+        """Records of all splits whose texts tell a description."""
+        return sum(split.num_described for split in self.splits.values())
+
     def duplicates_across_splits(self) -> list[list[str]]:
         """The groups of equal signals that are not all in one split."""
         return [group for group in self.duplicates if len({member.split("/")[0] for member in group}) > 1]

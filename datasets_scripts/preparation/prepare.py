@@ -75,6 +75,8 @@ class Settings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}: expected at least 1, got {value}")
+        if self.waveforms is not None and self.text in ("report", "none"):
+            raise ValueError(f"waveforms: are told behind statements: expected text='statements', got {self.text!r}")
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as JSON values; the dictionary of waveforms is told by its digest."""
@@ -109,6 +111,7 @@ def prepare_dataset(
         if (output / MANIFEST_FILE).is_file():
             _check_same_settings(output / MANIFEST_FILE, settings)
             return read_report(output)
+        _check_place_for_waveforms(settings)
         _begin(output, settings)
         started = time.time()
         with tqdm(total=_num_entries(settings) if progress else None, unit=" records", disable=not progress) as bar:
@@ -147,6 +150,21 @@ def _told(name: str, value: Any) -> Any:
 
 
 # ----- beginning -----------------------------------------------------------------------------------------------------
+
+
+def _check_place_for_waveforms(settings: Settings) -> None:
+    """ValueError where every text would be a report, behind which no description is told.
+
+    Most sources know reports from their tables: then this is found before anything is read.
+    """
+    if settings.waveforms is None or settings.text == "statements":
+        return
+    entries = list(find_source(settings.name).list_entries(settings.data_dir, **settings.options))
+    if entries and all((entry.fields.get("report") or "").strip() for entry in entries):
+        raise ValueError(
+            f"waveforms: are told behind statements, and every record of {settings.name} has a report, which goes"
+            f" before them with text={settings.text!r}; give text='statements' (--text statements), or no waveforms"
+        )
 
 
 def _begin(output: Path, settings: Settings) -> None:

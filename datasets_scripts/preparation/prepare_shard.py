@@ -141,5 +141,6 @@ def _read(source: ModuleType, entry: Entry, report: LoadReport, job: ShardJob) -
         return None
     report.num_kept += 1
     report.num_statement_texts += bool(text) and (job.text == "statements" or not record.report.strip())
+    report.num_described += bool(job.waveforms) and text != choose_text(fields, job.text)
     report.repair(record.record_id, record.repairs)
     return record.with_metadata(text=text)
