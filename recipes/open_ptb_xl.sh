@@ -27,8 +27,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/steps.sh"
 
 step_prepare() {
     need PTB_XL "the folder of PTB-XL"
-    local flags=(--data_dir "$PTB_XL" --sampling_rate 100 --task superdiagnostic)
-    [[ -z "${WAVEFORMS:-}" ]] || flags+=(--waveforms "$WAVEFORMS")
+    local flags=(--data_dir "$PTB_XL" --sampling_rate 100 --task all) # of all codes: evaluate judges all six tasks
+    [[ -z "${WAVEFORMS:-}" ]] || flags+=(--text statements --waveforms "$WAVEFORMS")
     prepare_dataset ptb_xl "${flags[@]}"
 }
 
@@ -43,6 +43,7 @@ step_describe() {
 step_train() {
     # the recipe names the published set with its options; the prepared folder was made with them
     local flags=(--dataset "$OUTPUT/ptb_xl" --dataset_options '{}')
+    [[ -z "${WAVEFORMS:-}" ]] || flags+=(--text statements)
     [[ "${DESCRIBED:-}" != yes ]] || flags+=(--text statements --dataset_options "$(described_options)")
     train_model --config "${RECIPE:-$ROOT/recipes/ptb_xl.yaml}" "${flags[@]}"
 }

@@ -33,7 +33,7 @@ step_prepare() {
     [[ -z "${WAVEFORMS:-}" ]] || flags+=(--waveforms "$WAVEFORMS")
     prepare_dataset mimic_iv_ecg "${flags[@]}"
     if [[ -n "${PTB_XL:-}" ]]; then
-        prepare_dataset ptb_xl --data_dir "$PTB_XL" --sampling_rate 500
+        prepare_dataset ptb_xl --data_dir "$PTB_XL" --sampling_rate 500 --task all
     else
         say "prepare: PTB_XL is not set: nothing will be evaluated on PTB-XL"
     fi

@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from huggingface_hub import ModelCard
+from scipy.special import expit
+from sklearn.metrics import f1_score
 from test_context import LEADS, stored
 from test_context import processor as processor  # noqa: F401  a fixture
 from tiny_esi import ENCODERS, tiny_config, tiny_esi
@@ -25,14 +28,31 @@ from modeling_esi.evaluation.classifier_training import (
     train_classifier,
 )
 from modeling_esi.evaluation.context import EvaluationContext
-from modeling_esi.evaluation.fine_tune import save_classifier
 from modeling_esi.evaluation.label_tasks import target_matrix
 from modeling_esi.evaluation.layer_decay import layer_of, parameter_groups
+from modeling_esi.evaluation.leakage import training_text
 from modeling_esi.evaluation.protocols import find_protocol, options_of
+from modeling_esi.evaluation.saved_classifier import chosen_license, save_classifier
 
 ENCODER = pytest.mark.parametrize("encoder", ENCODERS)
 QUICK = TrainingSettings(epochs=3, batch_size=8, lr=3e-3, head_lr=3e-3, drop_path_rate=0.0, warmup_ratio=0.0)
 LABELS = ("II_UP", "V5_UP")
+CARD = """---
+license: cc-by-nc-4.0
+---
+
+# esi
+
+## Training data
+
+code15: 9 train records, split by patient.
+
+| data | licence |
+| --- | --- |
+| code15 | cc-by-4.0 |
+
+## Results
+"""
 FEW = {"fractions": (1.0,), "epochs": 2, "train_batch_size": 8, "subgroups": False}
 
 
@@ -322,7 +342,46 @@ def test_the_saved_model_is_the_judged_one_and_loads_by_its_auto_class(context, 
     with pytest.raises(ValueError, match="save: expected a new folder"):
         fine_tune.run(context, save=str(folder), **FEW)
     with pytest.raises(ValueError, match="save: expected a new folder"):
-        save_classifier(model, context.processor, folder)
+        save_classifier(model, context.processor, folder, {}, {})
+
+
+def test_the_saved_model_says_from_where_on_a_label_holds(context, tmp_path):
+    """The thresholds in its configuration give the F1 that was judged, from probabilities and without this package."""
+    folder = tmp_path / "model"
+    context.dataset_rows["test"] = context.dataset_rows["validation"]  # on the records of the choice F1 is the best one
+    context.dataset_rows["validation"] = records(200, 24)
+    result = fine_tune.run(context, save=str(folder), **FEW)
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    door, rows = AutoProcessor.from_pretrained(folder).feature_extractor, context.dataset_rows["test"]
+    probabilities = expit(class_scores(model, door, rows).astype(np.float64))
+    said = probabilities >= [model.config.label_thresholds[name] for name in model.config.id2label.values()]
+    f1 = f1_score(target_matrix(rows["labels"], LABELS), said, average="macro")
+    assert result.trained["tiny/100%/macro_f1"] == pytest.approx(f1)
+
+
+def test_a_saved_model_has_a_card_with_its_figures_and_its_start(context, tmp_path):
+    context.name, context.card = "someone/esi", CARD
+    result = fine_tune.run(context, save=str(tmp_path / "esi-tiny"), **FEW)
+    card = ModelCard.load(tmp_path / "esi-tiny" / "README.md")
+    assert card.data.license == "cc-by-nc-4.0" and card.data.base_model == "someone/esi"
+    figures = {entry.metric_name: entry.metric_value for entry in card.data.eval_results}
+    assert figures["tiny/100%/macro_auroc"] == result.trained["tiny/100%/macro_auroc"]
+    assert "# esi-tiny" in card.text and "AutoModelForSequenceClassification" in card.text
+    told = training_text(card.content)
+    assert told.startswith("tiny: 40 train, 16 validation, 24 test records, split by patient; labels: tiny.\n")
+    assert "The encoder before that (esi): code15: 9 train records, split by patient." in told
+    assert "label_thresholds" in card.text and "V5_UP: 0." in card.text
+    saved = json.loads((tmp_path / "esi-tiny" / "results.json").read_text())
+    assert saved["trained"] == json.loads(json.dumps(result.to_dict()["trained"]))
+    fine_tune.run(context, save=str(tmp_path / "other"), license="CC-BY-4.0", **FEW)
+    assert ModelCard.load(tmp_path / "other" / "README.md").data.license == "cc-by-4.0"
+    with pytest.raises(ValueError, match="license: expected the Hub's identifier"):
+        fine_tune.run(context, save=str(tmp_path / "third"), license="as you like", **FEW)
+
+
+@pytest.mark.parametrize("card", ["", "# A card without metadata"])
+def test_without_a_known_licence_the_card_says_other(card, caplog):
+    assert chosen_license(None, card) == "other" and "no --license" in caplog.text
 
 
 def test_a_model_to_be_saved_needs_a_single_task(context, monkeypatch, tmp_path):

@@ -19,6 +19,8 @@ from modeling_esi.evaluation.logistic import LogisticRegression
 from modeling_esi.evaluation.metrics import auroc
 from modeling_esi.evaluation.probe_file import read_probe
 from modeling_esi.evaluation.probe_training import train_linear
+from modeling_esi.evaluation.task_results import empty_result, leave_out_empty
+from modeling_esi.evaluation.task_sources import load_tasks
 
 
 def correlated_case(num_records: int = 300, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -195,3 +197,20 @@ def test_a_second_model_is_compared_in_pairs(context):
     result = linear_probe.run(context, fractions=(1.0,), seeds=(42,), subgroups=False)
     assert result.compared["tiny/100%/macro_auroc/difference"] == 0.0
     assert result.compared["tiny/100%/macro_auroc/difference_high"] == 0.0
+    assert result.to_text().endswith("other model: other model; leakage: " + result.compared_leakage)
+    context.compare_name, context.compare_card = "theirs", "## Training data\n\nPTB-XL\n"
+    told = empty_result(replace(context, dataset="ptb_xl"), "linear_probe", "")
+    assert told.compared_model == "theirs" and "take these figures as seen in training" in told.compared_leakage
+
+
+def test_tasks_without_records_are_left_out_and_told_unless_they_were_named(context):
+    task = load_tasks(context)[0]
+    nothing = TaskRows("test", np.zeros(0, np.int64), np.zeros((0, 2), bool))
+    form = replace(task, name="form", splits=dict(task.splits) | {"validation": nothing, "test": nothing})
+    result, splits = empty_result(context, "linear_probe", ""), ("train", "validation", "test")
+    assert leave_out_empty(result, [task, form], splits, are_named=False) == [task]
+    assert result.left_out == {"form": "no labelled record in validation and test"}
+    assert leave_out_empty(result, [task, form], splits, are_named=True) == [task, form]
+    assert leave_out_empty(result, [form], splits, are_named=False) == [form]
+    with pytest.raises(ValueError, match="form: expected training, validation and test records, got none to val"):
+        check_no_leak(context, form)

@@ -113,6 +113,8 @@ def test_a_protocol_that_is_none_is_told():
         ("ptb_xl: 169 train, 52 validation records, split by patient.", "ptb_xl", "all", True, "of its training split"),
         ("ptb_xl: 9 train, split by patient.\nPhysioNet 2021", "ptb_xl", "test", True, "shares records with physionet"),
         ("synthetic: 9 train, split by patient.\nPTB-XL", "ptb_xl", "test", True, "that the test split was held out"),
+        ("ptb_xl: 9 train, split by patient.\nThe encoder before: PTB-XL", "ptb_xl", "test", True, "was held out"),
+        ("ptb_xl: 9 train, split by patient.\n\n| ptb_xl | by |", "ptb_xl", "test", False, "held out by patient"),
         ("csn: 9 train, 3 test records, split by patient.", "cpsc2018", "test", False, "cpsc2018 is not among them"),
         ("PTB-XL", "files", "test", None, "one's own files, are of these is not known"),
         ("All of PTB-XL and CODE-15.", "ptb_xl", "test", True, "is among them"),

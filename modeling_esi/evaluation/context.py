@@ -62,6 +62,7 @@ class EvaluationContext:
         progress: show progress bars.
         output: folder of the results, where a protocol may write plots; None: none are written.
         compare: a second model and its processor, judged beside the first one (paired).
+        compare_name, compare_card: of the second model, as `name` and `card`.
         dataset_rows: splits that are loaded already, by name.
     """
 
@@ -84,6 +85,8 @@ class EvaluationContext:
     progress: bool = False
     output: Path | None = None
     compare: tuple[nn.Module, Any] | None = None
+    compare_name: str = "other model"
+    compare_card: str = ""
     dataset_rows: dict[str, datasets.Dataset] = field(default_factory=dict)
     refused: dict[str, dict[str, str]] = field(default_factory=dict, init=False)
     _arrays: dict[str, np.ndarray] = field(default_factory=dict, init=False, repr=False)
@@ -109,17 +112,18 @@ class EvaluationContext:
         Raises OSError or ValueError where model or data set cannot be read.
         """
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        other = None if compare is None else load_model(compare, device)
         settings.setdefault("cache_dir", default_cache_dir())
+        if compare is not None:
+            settings |= {"compare": load_model(compare, device), "compare_card": read_card(compare)}
+            settings["compare_name"] = _name_of(compare)
         loaded, processor = load_model(model, device)
         return cls(
             loaded,
             processor,
             os.fspath(dataset),
-            name=Path(os.fspath(model)).name if Path(model).exists() else str(model),
+            name=_name_of(model),
             card=read_card(model),
             device=device,
-            compare=other,
             **settings,
         )
 
@@ -240,6 +244,10 @@ class EvaluationContext:
         """What the model's card says of its training data, held against the judged data set (default: its split)."""
         return leakage_of(self.card, self.source, split or self.split)
 
+    def compared_leakage(self, split: str | None = None) -> Leakage:
+        """The same of the second model."""
+        return leakage_of(self.compare_card, self.source, split or self.split)
+
     @cached_property
     def source(self) -> str:
         """The name of the source, also of a prepared folder."""
@@ -273,6 +281,11 @@ def load_model(name: str | os.PathLike[str], device: str | torch.device = "cpu")
 
     model = AutoModel.from_pretrained(name).to(device).eval()
     return model, AutoProcessor.from_pretrained(name)
+
+
+def _name_of(name: str | os.PathLike[str]) -> str:
+    """What a model is called: the last part of a folder, resolved since it may be `.`; a name on the Hub as it is."""
+    return Path(name).resolve().name if Path(name).exists() else str(name)
 
 
 def read_card(name: str | os.PathLike[str]) -> str:

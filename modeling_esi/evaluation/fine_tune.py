@@ -8,9 +8,8 @@ pretraining adds is the distance to it.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,10 +27,12 @@ from .classifier_training import (
     precision_on,
     train_classifier,
 )
+from .context import SPLIT_NAMES
 from .label_tasks import LabelTask, TaskRows, check_no_leak
 from .linear_probe import share_of
 from .results import Result
-from .task_results import add_task, empty_result
+from .saved_classifier import add_results, card_facts, check_new, chosen_license, label_thresholds, save_classifier
+from .task_results import add_task, empty_result, leave_out_empty
 from .task_sources import load_tasks
 from .thresholds import best_f1_thresholds
 
@@ -61,11 +62,12 @@ class FineTuned:
 
 @dataclass(frozen=True)
 class _Plan:
-    """What all fine-tunings of a run share: how a model is trained, the seeds, and where one is saved."""
+    """What all fine-tunings of a run share: how a model is trained, the seeds, where one is saved, its licence."""
 
     settings: TrainingSettings
     seeds: Sequence[int]
     save: Path | None
+    license: str | None
 
 
 def run(
@@ -85,6 +87,7 @@ def run(
     crop: str = "random",
     precision: str | None = None,
     save: str | None = None,
+    license: str | None = None,
     split_dir: str | None = None,
     split_labels: str = "columns",
     subgroups: bool = True,
@@ -107,7 +110,9 @@ def run(
         drop_path_rate: of the last block in training (ConvNeXt V2; XResNet has none).
         crop: of records longer than the model's input, in training: "random", or "start" as everywhere else.
         precision: of training, "no" (float32), "bf16" or "fp16"; default: what a GPU has, float32 elsewhere.
-        save: new folder for the fine-tuned model of the largest share, with its processor; needs a single task.
+        save: new folder for the fine-tuned model of the largest share, with its processor, thresholds and card; needs a
+            single task.
+        license: of the saved weights, for their card, as the Hub spells it; default: that of the model's card.
         split_dir: folder of MERL's split files (*_train.csv, *_val.csv, *_test.csv), which name records and labels.
         split_labels: of these files, "columns" as published, or "diagnoses".
         subgroups: also judge by sex, age band and device, at the largest share.
@@ -122,10 +127,11 @@ def run(
         precision or precision_on(context.device),
     )  # fmt: skip
     found = load_tasks(context, tasks, split_dir, split_labels)
-    plan = _Plan(settings, seeds, _check_save(save, found))
     how = asdict(settings) | {"seeds": list(seeds), "floor": FLOOR}
     protocol = PROTOCOL.format(**how | {"seeds": ", ".join(map(str, seeds))})
     result = empty_result(context, "fine_tune", protocol, **how, chosen={})
+    found = leave_out_empty(result, found, SPLIT_NAMES, are_named=tasks is not None)
+    plan = _Plan(settings, seeds, _check_save(save, found), chosen_license(license, context.card) if save else None)
     for task in found:
         result.notes += check_no_leak(context, task)
         for fraction in fractions:
@@ -164,18 +170,6 @@ def fine_tune(
     return FineTuned(classifier, best_f1_thresholds(choice.scores, chosen_on.targets), choice)
 
 
-def save_classifier(classifier: ESIForECGClassification, processor: Any, folder: str | os.PathLike[str]) -> None:
-    """Write classifier, its code and its processor into a new folder, which is there whole or not at all.
-
-    `AutoModelForSequenceClassification` and `AutoProcessor` load it. Raises ValueError where it is there already.
-    """
-    folder = _check_new(Path(folder))
-    unfinished = folder.with_name(f".{folder.name}.{os.getpid()}")
-    classifier.save_pretrained(unfinished)
-    processor.save_pretrained(unfinished)
-    os.replace(unfinished, folder)
-
-
 # ----- steps ---------------------------------------------------------------------------------------------------------
 
 
@@ -189,13 +183,13 @@ def _add_fraction(
     except ValueError as error:
         result.left_out[prefix] = f"too few training records ({num_records}): {error}"
         return
-    first, scores, thresholds = plan.seeds[0], {}, {}
+    first, scores, thresholds, saved = plan.seeds[0], {}, {}, None
     for role in context.models():
         tuned = _tuned(context, task, shares[first], plan, first, role, prefix)
         scores[role], thresholds[role] = _test_scores(context, task, tuned, role), tuned.thresholds
         result.settings["chosen"][f"{prefix}/{role}"] = _told(tuned, task)
         if role == "trained" and is_largest and plan.save is not None:
-            save_classifier(tuned.classifier, context.processor, plan.save)
+            saved = tuned.classifier, _save(context, task, plan, prefix, tuned)
     others = [
         _test_scores(context, task, _tuned(context, task, shares[seed], plan, seed, "trained", prefix), "trained")
         for seed in plan.seeds[1:]
@@ -207,6 +201,30 @@ def _add_fraction(
     result.trained[f"{prefix}/num_train_records"] = len(shares[first])
     _add_seeds(result, prefix, task, [scores["trained"], *others])
     _note_unlearnable(result, prefix, task, shares[first])
+    if saved is not None:
+        add_results(*saved, plan.save, _part(result, prefix))
+
+
+def _save(context: EvaluationContext, task: LabelTask, plan: _Plan, prefix: str, tuned: FineTuned) -> dict[str, Any]:
+    """Save the classifier, before others are trained and it is judged; returns the facts of its card."""
+    thresholds = label_thresholds(task.label_names, tuned.thresholds)
+    told = {label: round(probability, 4) for label, probability in thresholds.items()}
+    how = asdict(plan.settings) | {
+        "share of the training labels": prefix.rpartition("/")[2], "seed": plan.seeds[0], "epoch": tuned.choice.epoch,
+        "label_thresholds (of probabilities, by F1 on validation records)": told,
+    }  # fmt: skip
+    facts = card_facts(context, task, plan.license, how, is_by_patient=not check_no_leak(context, task))
+    save_classifier(tuned.classifier, context.processor, plan.save, thresholds, facts)
+    return facts
+
+
+def _part(result: Result, prefix: str) -> Result:
+    """The result with the figures of one share alone."""
+    return replace(
+        result, tables={}, pictures={}, notes=[],
+        trained={key: value for key, value in result.trained.items() if key.startswith(f"{prefix}/")},
+        random_weights={key: value for key, value in result.random_weights.items() if key.startswith(f"{prefix}/")},
+    )  # fmt: skip
 
 
 def _tuned(
@@ -259,10 +277,4 @@ def _check_save(save: str | None, tasks: Sequence[LabelTask]) -> Path | None:
     if len(tasks) != 1:
         names = ", ".join(task.name for task in tasks)
         raise ValueError(f"save: expected a single task, got {len(tasks)}: {names}. Choose one with --tasks.")
-    return _check_new(Path(save))
-
-
-def _check_new(folder: Path) -> Path:
-    if folder.exists():
-        raise ValueError(f"save: expected a new folder, got {folder}, which is there already: name another one.")
-    return folder
+    return check_new(Path(save))

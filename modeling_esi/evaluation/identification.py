@@ -19,7 +19,7 @@ from .metrics import hits_at_k
 from .results import Result
 from .sampled import Sampled, add_sampled
 from .subgroups import rows_attributes, sampled_subgroups
-from .task_results import empty_result
+from .task_results import empty_result, tell_leakage
 from .verification import verification_pairs
 
 if TYPE_CHECKING:
@@ -66,7 +66,8 @@ def run(
         chosen = "Enrolled recordings and probes are those of the given split files."
     taking_part = np.concatenate([enrolment.gallery, enrolment.probes])
     chooses_itself = split_dir is not None and context.split == "all"
-    leakage = context.leakage(context.split_of([record_ids[row] for row in taking_part]) if chooses_itself else None)
+    split = context.split_of([record_ids[row] for row in taking_part]) if chooses_itself else context.split
+    leakage = context.leakage(split)
     disjoint = _disjoint(context, [patient_ids[row] for row in taking_part], training_patients, leakage)
 
     def judge(role: str, num_resamples: int) -> Sampled:
@@ -80,7 +81,7 @@ def run(
     settings = {"probes": probes, "layer": layer, "has_split_files": split_dir is not None}
     result = empty_result(context, "identification", protocol, **settings)
     result.left_out = left_out
-    result.seen_in_training, result.leakage = leakage.seen, leakage.line
+    tell_leakage(result, context, split)
     if training_patients is not None:
         result.seen_in_training, result.leakage = False, disjoint
     add_sampled(result, judge, list(context.models()), context.num_resamples)

@@ -13,15 +13,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.special import expit
 from sklearn.model_selection import train_test_split
+from tqdm.auto import tqdm
 
+from .context import SPLIT_NAMES
 from .label_tasks import LabelTask, check_no_leak
 from .logistic import LinearModel, LogisticRegression
 from .metrics import auroc, macro
 from .probe_file import save_probe
 from .probe_training import train_linear
 from .results import Result
-from .task_results import add_task, empty_result
+from .task_results import add_task, empty_result, leave_out_empty
 from .task_sources import load_tasks
 from .thresholds import best_f1_thresholds
 
@@ -50,6 +53,21 @@ class Probe:
     model: LinearModel
     thresholds: np.ndarray
     chosen: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What all probes of a run share: the method, the seeds, the layer, whether subgroups are judged, the bar."""
+
+    fit: Fit
+    seeds: Sequence[int]
+    layer: str
+    subgroups: bool
+    bar: Any
+
+    def seeds_of(self, fraction: float) -> Sequence[int]:
+        """One where there is nothing to draw: the same records, and a method without random numbers."""
+        return self.seeds[:1] if fraction == 1 and self.fit is fit_logistic else self.seeds
 
 
 Fit = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int], tuple[LinearModel, dict[str, Any]]]
@@ -92,11 +110,15 @@ def run(
     protocol = PROTOCOL.format(layer=layer, method=method, how=how, seeds=", ".join(map(str, seeds)))
     result = empty_result(context, "linear_probe", protocol, method=method, layer=layer, seeds=list(seeds), chosen={})
     fit: Fit = fit_logistic if method == "logistic" else _merl_fit(epochs)
-    for task in load_tasks(context, tasks, split_dir, split_labels):
-        result.notes += check_no_leak(context, task)
-        for fraction in fractions:
-            is_largest = fraction == max(fractions)
-            _add_fraction(result, context, task, fraction, seeds, fit, layer, is_largest, subgroups)
+    found = load_tasks(context, tasks, split_dir, split_labels)
+    found = leave_out_empty(result, found, SPLIT_NAMES, are_named=tasks is not None)
+    with tqdm(desc="linear probe", unit=" fits", disable=not context.progress) as bar:
+        plan = _Plan(fit, seeds, layer, subgroups, bar)
+        bar.total = len(found) * sum(len(plan.seeds_of(share)) + len(context.models()) - 1 for share in fractions)
+        for task in found:
+            result.notes += check_no_leak(context, task)
+            for fraction in fractions:
+                _add_fraction(result, context, task, fraction, plan, fraction == max(fractions))
     return result
 
 
@@ -162,11 +184,10 @@ def fit_logistic(
 
 
 def _add_fraction(
-    result: Result, context: EvaluationContext, task: LabelTask, fraction: float, seeds: Sequence[int], fit: Fit,
-    layer: str, is_largest: bool, subgroups: bool,
-) -> None:  # fmt: skip
+    result: Result, context: EvaluationContext, task: LabelTask, fraction: float, plan: _Plan, is_largest: bool
+) -> None:
     prefix = f"{task.name}/{100 * fraction:g}%"
-    num_records = len(task.splits["train"])
+    seeds, num_records = plan.seeds_of(fraction), len(task.splits["train"])
     try:
         shares = {seed: share_of(num_records, fraction, seed) for seed in seeds}
     except ValueError as error:
@@ -174,28 +195,25 @@ def _add_fraction(
         return
     scores, thresholds = {}, {}
     for role in context.models():
-        embeds = {split: rows.embeds(context, role, layer) for split, rows in task.splits.items()}
+        embeds = {split: rows.embeds(context, role, plan.layer) for split, rows in task.splits.items()}
         targets = {split: rows.targets for split, rows in task.splits.items() if split != "test"}
         known = {split: of_split for split, of_split in embeds.items() if split != "test"}
-        probe = fit_probe(known, targets, shares[seeds[0]], fit, seeds[0])
+        plan.bar.set_postfix_str(f"{prefix} {role}")
+        probe = fit_probe(known, targets, shares[seeds[0]], plan.fit, seeds[0])
+        plan.bar.update()
         scores[role], thresholds[role] = probe.model.scores(embeds["test"]), probe.thresholds
         result.settings["chosen"][f"{prefix}/{role}"] = probe.chosen
         if role == "trained":
-            kept = probe.model
-            others = (
-                []
-                if fraction == 1 and fit is fit_logistic
-                else [  # the same records: no other seed to try
-                    fit_probe(known, targets, shares[seed], fit, seed).model.scores(embeds["test"])
-                    for seed in seeds[1:]
-                ]
-            )
+            kept, others = probe.model, []
+            for seed in seeds[1:]:
+                others.append(fit_probe(known, targets, shares[seed], plan.fit, seed).model.scores(embeds["test"]))
+                plan.bar.update()
     add_task(
-        result, context, task, scores, thresholds, prefix, subgroups and is_largest,
-        1 / (1 + np.exp(-scores["trained"].astype(np.float64))), is_largest,
+        result, context, task, scores, thresholds, prefix, plan.subgroups and is_largest,
+        expit(scores["trained"].astype(np.float64)), is_largest,
     )  # fmt: skip
     if is_largest and context.output is not None:
-        save_probe(context.output / f"probe_{task.name}.npz", kept, task.label_names, layer)
+        save_probe(context.output / f"probe_{task.name}.npz", kept, task.label_names, plan.layer)
     _add_seeds(result, prefix, task, [scores["trained"], *others], len(shares[seeds[0]]))
 
 

@@ -42,6 +42,7 @@ class Result:
         seen_in_training: whether records of the test were in the training, None where nobody says.
         leakage: the sentence on that.
         compared: figures of a second model (`--compare`), and `.../difference` with its paired interval.
+        compared_model, compared_leakage: its name, and the sentence on its training data.
         notes: what else a reader must know.
         task_type: the Hub's name of the task.
         settings: what decides the figures, to run it again.
@@ -63,6 +64,8 @@ class Result:
     task_type: str = "feature-extraction"
     settings: dict[str, Any] = field(default_factory=dict)
     pictures: dict[str, str] = field(default_factory=dict)
+    compared_model: str = ""
+    compared_leakage: str = ""
 
     def rows(self) -> list[dict[str, Any]]:
         """The figures as rows: `figure`, `value`, `low`, `high`, `floor`, `num_positives`, `note`; None if unknown."""
@@ -134,6 +137,8 @@ class Result:
             yield f"pictures: {', '.join(self.pictures.values())}"
         if self.leakage:
             yield f"leakage: {self.leakage}"
+        if self.compared_model:
+            yield f"other model: {self.compared_model}; leakage: {self.compared_leakage}"
 
 
 def plain(value: Any) -> Any:

@@ -74,7 +74,7 @@ def run(
     judged = _load_task(context, task, ("train", "validation", "test") if probe == FIT else ("test",))
     scored_by = {"prompts": prompts_name(prompts)} if probe is None else {"probe": FIT if probe == FIT else "own file"}
     result = empty_result(context, "robustness", _said(judged, probe), changes=changes, task=judged.name, **scored_by)
-    result.notes = [*judged.notes, *(check_no_leak(context, judged) if probe == FIT else [])]
+    result.notes += [*judged.notes, *(check_no_leak(context, judged) if probe == FIT else [])]
     records = context.rows(judged.splits["test"].source_split).select(judged.splits["test"].rows)
     judgements = _judge_models(context, judged, records, chosen, *_scorers(context, judged, prompts, probe, floor))
     floors = judgements.get("random_weights", [None] * len(chosen))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,17 +26,41 @@ FEWEST_IN_BIN = 20  # records of a point in the picture of calibration
 
 def empty_result(context: EvaluationContext, name: str, protocol: str, **settings: object) -> Result:
     """A result without figures: what is judged, by what, and what is known of leakage."""
-    leakage = context.leakage()
-    return Result(
+    result = Result(
         name,
         protocol,
         f"{context.source}/{context.split}",
         context.name,
-        seen_in_training=leakage.seen,
-        leakage=leakage.line,
         task_type="zero-shot-classification" if name == "zero_shot" else "other",
         settings=context.settings() | settings,
     )
+    tell_leakage(result, context, context.split)
+    return result
+
+
+def tell_leakage(result: Result, context: EvaluationContext, split: str) -> None:
+    """What the cards of the models say of records of a split."""
+    leakage = context.leakage(split)
+    result.seen_in_training, result.leakage = leakage.seen, leakage.line
+    if context.compare is not None:
+        result.compared_model, result.compared_leakage = context.compare_name, context.compared_leakage(split).line
+
+
+def leave_out_empty(
+    result: Result, tasks: Sequence[LabelTask], splits: Sequence[str], are_named: bool
+) -> Sequence[LabelTask]:
+    """The tasks that have records in each of `splits`; the others are told in `result`.
+
+    All tasks where the user named them, and where none has records: the protocol then says what it lacks.
+    """
+    lacking = {task.name: [split for split in splits if not len(task.splits.get(split, ()))] for task in tasks}
+    kept = [task for task in tasks if not lacking[task.name]]
+    if are_named or not kept:
+        return tasks
+    result.left_out |= {
+        name: f"no labelled record in {' and '.join(missing)}" for name, missing in lacking.items() if missing
+    }
+    return kept
 
 
 def add_task(
@@ -123,8 +147,7 @@ def _draw(result: Result, folder: Path, title: str, name: str, figure: Figure) -
 def _add_leakage(result: Result, context: EvaluationContext, task: LabelTask) -> None:
     """Split files may choose records of any split: then the context's split does not say what was seen."""
     if (split := judged_split(context, task)) != context.split:
-        leakage = context.leakage(split)
-        result.seen_in_training, result.leakage = leakage.seen, leakage.line
+        tell_leakage(result, context, split)
 
 
 def add_notes(result: Result, task: LabelTask, judged: Judgement) -> None:

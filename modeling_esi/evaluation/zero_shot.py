@@ -13,7 +13,7 @@ from .embedding import embed_ecgs, embed_texts, unit_length
 from .metrics import RareClassError, auroc_per_class, bootstrap_interval, macro, macro_auroc
 from .prompts import prompts_name, task_prompts
 from .results import Result
-from .task_results import add_task, empty_result
+from .task_results import add_task, empty_result, leave_out_empty
 from .task_sources import load_tasks
 from .thresholds import best_f1_thresholds, probabilities_of
 
@@ -62,7 +62,8 @@ def run(
     chosen = prompts_name(prompts)
     how = PROTOCOL.format(prompts=chosen if chosen == "own file" else f"{chosen} set", score=score)
     result = empty_result(context, "zero_shot", how, prompts=chosen, softmax=softmax, split_labels=split_labels)
-    for task in load_tasks(context, tasks, split_dir, split_labels, splits=("validation", "test")):
+    found = load_tasks(context, tasks, split_dir, split_labels, splits=("validation", "test"))
+    for task in leave_out_empty(result, found, ("test",), are_named=tasks is not None):
         texts = task_prompts(context, task, prompts)
         of_roles = {role: _task_scores(context, task, texts, role, softmax) for role in context.models()}
         scores = {role: of_split["test"] for role, of_split in of_roles.items()}
