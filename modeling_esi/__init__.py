@@ -7,7 +7,9 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoProcessor,
 )
+from transformers.pipelines import PIPELINE_REGISTRY
 
+from .card_changes import card_before_push
 from .configuration_esi import (
     ENCODER_PRESETS,
     LEADS,
@@ -17,7 +19,20 @@ from .configuration_esi import (
     ESIEcgConfig,
 )
 from .feature_extraction_esi import ESIFeatureExtractor
-from .modeling_esi import ESIEcgModel, ESIEcgOutput, ESIForECGClassification, ESIModel, ESIOutput
+from .modeling_esi import (
+    ESIEcgModel,
+    ESIEcgOutput,
+    ESIForECGClassification,
+    ESIModel,
+    ESIOutput,
+    ESIPreTrainedModel,
+)
+from .pipeline_esi import (
+    ESIECGClassificationPipeline,
+    ESIFeatureExtractionPipeline,
+    ESIToTextPipeline,
+    ESIZeroShotECGClassificationPipeline,
+)
 from .processing_esi import ESIProcessor
 
 __all__ = [
@@ -34,6 +49,10 @@ __all__ = [
     "ESIForECGClassification",
     "ESIModel",
     "ESIOutput",
+    "ESIZeroShotECGClassificationPipeline",
+    "ESIECGClassificationPipeline",
+    "ESIFeatureExtractionPipeline",
+    "ESIToTextPipeline",
 ]
 
 AutoConfig.register(ESIConfig.model_type, ESIConfig)
@@ -52,3 +71,17 @@ ESIProcessor.register_for_auto_class()
 ESIModel.register_for_auto_class("AutoModel")
 ESIEcgModel.register_for_auto_class("AutoModel")
 ESIForECGClassification.register_for_auto_class("AutoModelForSequenceClassification")
+
+PIPELINE_REGISTRY.register_pipeline(
+    "zero-shot-ecg-classification", ESIZeroShotECGClassificationPipeline, pt_model=AutoModel, type="multimodal"
+)
+PIPELINE_REGISTRY.register_pipeline(
+    "ecg-classification", ESIECGClassificationPipeline, pt_model=AutoModelForSequenceClassification, type="multimodal"
+)
+PIPELINE_REGISTRY.register_pipeline(
+    "ecg-feature-extraction", ESIFeatureExtractionPipeline, pt_model=AutoModel, type="multimodal"
+)
+PIPELINE_REGISTRY.register_pipeline("ecg-to-text", ESIToTextPipeline, pt_model=AutoModel, type="multimodal")
+
+# A plain `model.push_to_hub(...)` then has a card of facts instead of an empty one.
+ESIPreTrainedModel.write_card = card_before_push

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
+from transformers.pipelines import PIPELINE_REGISTRY
 
 #: The order of leads that the model sees by default, and the usual order of a printed ECG.
 LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
@@ -127,7 +128,7 @@ class ESIEcgConfig(PreTrainedConfig):
             self.norm_type = "batch" if self.encoder_type == "xresnet1d" else "channel"
         if self.hidden_size is None:
             self.hidden_size = self._pooled_width()
-        super().__post_init__(**kwargs)
+        super().__post_init__(**_without_known_pipelines(kwargs))
         self.validate_architecture()  # here too, so that a wrong combination is a plain ValueError
 
     def _sizes_are_default(self) -> bool:
@@ -317,7 +318,7 @@ class ESIConfig(PreTrainedConfig):
         if self.initializer_range is None:
             self.initializer_range = self.hidden_size**-0.5
         self._fill_decoder_from_text_encoder()
-        super().__post_init__(**kwargs)
+        super().__post_init__(**_without_known_pipelines(kwargs))
         self.validate_architecture()  # here too, so that a wrong combination is a plain ValueError
 
     def _fill_decoder_from_text_encoder(self) -> None:
@@ -393,6 +394,13 @@ class ESIConfig(PreTrainedConfig):
                 f"logit_scale_init_value: expected at most ln(logit_scale_max) = {math.log(self.logit_scale_max):.4f}, "
                 f"got {self.logit_scale_init_value} (it is stored as a logarithm)."
             )
+
+
+def _without_known_pipelines(fields: dict[str, Any]) -> dict[str, Any]:
+    """Without a folder's `custom_pipelines` where this process has them all: it needs no code from the folder then."""
+    known = PIPELINE_REGISTRY.supported_tasks
+    are_known = all(task in known for task in fields.get("custom_pipelines") or ())
+    return {name: value for name, value in fields.items() if name != "custom_pipelines" or not are_known}
 
 
 def _build_text_config(fields: dict[str, Any] | None) -> PreTrainedConfig:

@@ -87,6 +87,20 @@ class ESIPreTrainedModel(PreTrainedModel):
     _no_split_modules = ["ConvNeXtV2Block", "XResNetBlock", "ESIDecoderLayer"]
     _supports_sdpa = True
     _supports_attention_backend = True
+    write_card = None  # of a plain push_to_hub; the package sets it, code from the Hub has none
+
+    def _upload_modified_files(self, working_dir, repo_id, *args, **kwargs):
+        """The last step of transformers' `push_to_hub`."""
+        if self.write_card is not None:
+            self.write_card(working_dir, repo_id)
+        return super()._upload_modified_files(working_dir, repo_id, *args, **kwargs)
+
+    def save_pretrained(self, save_directory, **kwargs) -> None:
+        """As of transformers; the folder brings the pipelines along that serve this model."""
+        from .pipeline_esi import pipelines_of  # here, so that it ships; loading a model needs no pipeline
+
+        self.config.custom_pipelines = pipelines_of(self)
+        super().save_pretrained(save_directory, **kwargs)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
