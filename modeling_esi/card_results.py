@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult
@@ -13,6 +15,7 @@ from huggingface_hub import EvalResult
 Results = Mapping[str, Any]
 
 NOT_STATED = "not stated"
+NO_RESULTS = "No evaluation results are stated."
 LOCAL_PATH = "(a local path)"
 #: Figures of a result that describe the task, not the model.
 _REFERENCES = ("ln_batch", "contrastive_target_entropy")
@@ -57,7 +60,10 @@ def eval_results(result: Results) -> Iterator[EvalResult]:
         if "auroc/" in key or key.split("/")[-1] in _REFERENCES:
             continue  # classes stand in the table; references are no results
         low, high, floor = _beside(result, key)
-        facts = {"interval_95_low": low, "interval_95_high": high, "random_weights": floor}
+        facts = {
+            "evaluation": result.get("name") or None, "interval_95_low": low, "interval_95_high": high,
+            "random_weights": floor,
+        }  # fmt: skip
         yield EvalResult(
             task_type=result.get("task_type") or "feature-extraction",
             dataset_type=re.sub(r"[^a-z0-9_.-]+", "_", dataset.lower()).strip("_"),
@@ -88,16 +94,23 @@ def _beside(result: Results, key: str) -> tuple[float | None, float | None, floa
 
 
 def results_text(results: list[Results], training_data: str, text_is_label_supervised: bool) -> str:
-    """The section on results: tables, what they do not say, and the leakage line."""
-    if not results:
-        return f"No evaluation results are stated.\n\nTrained on: {training_data.strip() or NOT_STATED}"
-    parts = [_one_result(result) for result in results]
+    """The section on results: what the model was trained on, then a block for each result."""
+    parts = [] if results else [NO_RESULTS]
+    parts.append(f"Trained on: {training_data.strip() or NOT_STATED}")
     if text_is_label_supervised:
         parts.append(f"**Label-supervised text.** {LABEL_SUPERVISED}")
-    return "\n\n".join([*parts, _leakage(results, training_data)])
+    blocks = {result_title(result): result_block(result) for result in results}
+    return "\n\n".join([*parts, *(f"### {title}\n\n{block}" for title, block in blocks.items())])
 
 
-def _one_result(result: Results) -> str:
+def result_title(result: Results) -> str:
+    """What a result is of: its protocol, if it has a name, and its data."""
+    dataset = without_paths(result.get("dataset") or f"data {NOT_STATED}")
+    return f"{result['name']} on {dataset}" if result.get("name") else dataset
+
+
+def result_block(result: Results) -> str:
+    """A result in words: tables, what they do not say, and the leakage line."""
     columns = ["figure", "this model", "95 % interval", "random weights"]
     main, classes = [], []
     for key, value in _figures(result):
@@ -112,7 +125,7 @@ def _one_result(result: Results) -> str:
     parts = [f"Data: {without_paths(result.get('dataset') or NOT_STATED)}. Protocol: {_protocol(result)}."]
     parts += [table(columns, main)] if main else []
     parts += [table(["class", "this model", "random weights", "positives"], classes)] if classes else []
-    return "\n\n".join([*parts, *_remarks(result["trained"])])
+    return "\n\n".join([*parts, *_remarks(result["trained"]), *_notes(result), _leakage(result)])
 
 
 def _remarks(trained: Mapping[str, Any]) -> Iterator[str]:
@@ -127,16 +140,68 @@ def _remarks(trained: Mapping[str, Any]) -> Iterator[str]:
             yield f"`{key}`: {without_paths(value)}."
 
 
-def _leakage(results: list[Results], training_data: str) -> str:
-    answers = {True: "yes", False: "no", None: NOT_STATED}
-    lines = [
-        f"{without_paths(result.get('dataset') or 'evaluation data')}: {answers[result.get('seen_in_training')]}"
-        for result in results
-    ]
-    return (
-        f"**Leakage.** Trained on: {training_data.strip() or NOT_STATED} "
-        f"Were the records of the evaluation in training? {'; '.join(lines)}."
-    )
+def _notes(result: Results) -> Iterator[str]:
+    """What an evaluation tells beside its figures: what it left out and why, and its remarks."""
+    left_out = result.get("left_out") or {}
+    for reason in dict.fromkeys(left_out.values()):
+        names = (name for name, why in left_out.items() if why == reason)
+        yield f"Left out, {without_paths(reason)}: {', '.join(names)}."
+    yield from (without_paths(note) for note in result.get("notes") or ())
+
+
+def _leakage(result: Results) -> str:
+    answer = {True: "Yes", False: "No", None: "Not stated"}[result.get("seen_in_training")]
+    reason = without_paths(result.get("leakage") or "")
+    return f"**Leakage.** Were the records of the evaluation in training? {answer}. {reason}".strip()
+
+
+# ----- results in files ----------------------------------------------------------------------------------------------
+
+#: What is kept of an evaluation's `results.json` beside the weights; its settings name folders of the machine.
+_KEPT = (
+    "name", "protocol", "dataset", "task_type", "trained", "random_weights", "left_out", "seen_in_training", "leakage",
+    "notes",
+)  # fmt: skip
+
+
+def results_files(folder: Path) -> list[Path]:
+    """The files of figures in a model folder: `results.json` of the training, `results_*.json` of evaluations."""
+    return [*folder.glob("results.json"), *sorted(folder.glob("results_*.json"))]
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """A file of results. Raises ValueError where it is not what an evaluation writes, FileNotFoundError without one."""
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+        result_list(result)
+    except ValueError as error:
+        raise ValueError(f"{path.name}: expected results of an evaluation, got {error}") from error
+    return result
+
+
+def public_results(path: Path) -> bytes:
+    """A file of results without the settings of its run and without paths: what may leave this machine."""
+    result = {name: _public(value) for name, value in read_results(path).items() if name != "settings"}
+    return json.dumps(result, indent=2, ensure_ascii=False).encode()
+
+
+def keep_results(folder: Path, result: Results, weights: Mapping[str, str]) -> str:
+    """Write a result, with the hashes of the weights it is of, into a model folder; gives the file's name."""
+    kept = {name: _public(result[name]) for name in _KEPT if name in result}
+    place = re.sub(r"[^a-z0-9]+", "_", result_title(result).lower()).strip("_")
+    unfinished, name = folder / ".results.unfinished", f"results_{place}.json"
+    unfinished.write_text(json.dumps(kept | {"weights": dict(weights)}, indent=2, ensure_ascii=False), encoding="utf-8")
+    os.replace(unfinished, folder / name)
+    return name
+
+
+def _public(value: Any) -> Any:
+    """A value of JSON, no path of this machine in its texts."""
+    if isinstance(value, Mapping):
+        return {key: _public(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_public(item) for item in value]
+    return without_paths(value) if isinstance(value, str) else value
 
 
 # ----- facts as text -------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ What nobody stated is said to be missing. No path of the machine on which the ca
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -84,8 +85,9 @@ def write_model_card(
         "Training data": _training_data(training_data, data_licenses, base_model),
         "Training recipe": _recipe(recipe),
         "Results": results_text(results, training_data, text_is_label_supervised),
-        "Intended use and limits": _limits(model, bool(results)),
-        "Licence": _license_text(check_license(license)),
+        "Intended use and limits": _limits(model),
+        "Weights": weights_text(folder),
+        "Licence": license_text(check_license(license)),
         "Citation": _CITATION,
     }
     body = "\n\n".join(f"## {title}\n\n{text}" for title, text in sections.items())
@@ -129,6 +131,29 @@ def check_license(license: str) -> str:
     return identifier
 
 
+def weight_hashes(folder: Path) -> dict[str, str]:
+    """The SHA-256 of every file of weights in a folder, by name."""
+    hashes = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            hashes[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return hashes
+
+
+def hashes_in(card: str) -> dict[str, str]:
+    """The hashes that a card names, as `weight_hashes` gives them; empty where it names none."""
+    return dict(re.findall(r"^\| `([^`|]+\.safetensors)` \| `([0-9a-f]{64})` \|$", card, re.MULTILINE))
+
+
+def weights_text(folder: Path) -> str:
+    """The section on the weights: which files this card describes."""
+    hashes = weight_hashes(folder)
+    if not hashes:
+        return "Which weights this card describes is not stated: none were there when it was written."
+    rows = ((f"`{name}`", f"`{digest}`") for name, digest in hashes.items())
+    return f"This card describes these weights, and no others:\n\n{table(['file', 'SHA-256'], rows)}"
+
+
 def is_hub_id(name: Any) -> bool:
     """Whether a name can be one on the Hub, and is no folder of this machine."""
     if not isinstance(name, str) or not name or Path(name).expanduser().exists():
@@ -140,11 +165,13 @@ def is_hub_id(name: Any) -> bool:
     return True
 
 
-def card_for(folder: Path, repo_id: str) -> bytes:
-    """The bytes of a folder's card, its code naming the repository instead of the folder."""
-    text = (folder / CARD_NAME).read_text(encoding="utf-8")
-    pattern = re.escape(_MODEL_ID_LINE).replace(re.escape("{}"), '[^"\n]*')
-    return re.sub(pattern, lambda _: _MODEL_ID_LINE.format(repo_id), text).encode()
+def named(card: str, folder_name: str, repo_id: str) -> str:
+    """A card whose code, title and metadata name the repository instead of the folder it was written in."""
+    code = re.escape(_MODEL_ID_LINE).replace(re.escape("{}"), '[^"\n]*')
+    card = re.sub(code, lambda _: _MODEL_ID_LINE.format(repo_id), card)
+    name, old = repo_id.rpartition("/")[2], re.escape(folder_name)
+    card = re.sub(rf"^# {old}$", lambda _: f"# {name}", card, count=1, flags=re.MULTILINE)
+    return re.sub(rf"^(model-index:\n- name: ){old}$", lambda found: found[1] + name, card, count=1, flags=re.MULTILINE)
 
 
 # ----- what is read from the model -----------------------------------------------------------------------------------
@@ -219,7 +246,11 @@ def _input(folder: Path) -> str:
     """What the saved feature extractor does, read from the folder."""
     found = _read_feature_extractor(folder)
     if found is None:
-        return "No feature extractor was saved beside these weights: how the signals were prepared is not stated."
+        return (
+            "How the signals were prepared is not stated: no feature extractor lay beside the weights when this card "
+            "was written. If there is one now, its settings are in `processor_config.json` or "
+            "`preprocessor_config.json`."
+        )
     rows = {name: found[name] for name in _INPUT_FACTS if name in found}
     rows["leads"] = ", ".join(found.get("leads", []))
     text = "Any record in mV with its sampling rate and lead names; the processor saved here brings it to:"
@@ -263,15 +294,14 @@ def _recipe(recipe: Mapping[str, Any] | str | None) -> str:
     return table(["setting", "value"], given)
 
 
-def _limits(model: PreTrainedModel, has_results: bool) -> str:
+def _limits(model: PreTrainedModel) -> str:
     lines = [
         "**Not a medical device.** No clearance and no clinical validation are stated here, and none must be assumed. "
         "Decisions about a patient belong to a clinician who has read the ECG.",
         "Intended use: research on ECGs: embeddings, search, and a starting point for training on one's own data. "
         "Out of scope: unattended use in care, and recognising persons without their consent.",
         "Results on records of other devices, populations, lead sets, sampling rates or filters are "
-        + ("only those stated above." if has_results else "not stated.")
-        + " Subgroups (age, sex, device) have to be checked before use.",
+        "only those stated above, if any. Subgroups (age, sex, device) have to be checked before use.",
     ]
     if _can_write(model):
         lines.append("Generated reports can be fluent and wrong.")
@@ -280,7 +310,8 @@ def _limits(model: PreTrainedModel, has_results: bool) -> str:
     return "\n\n".join(lines)
 
 
-def _license_text(license: str) -> str:
+def license_text(license: str) -> str:
+    """The section on the licence."""
     named = "`other`: which one is not stated; ask before using the weights" if license == "other" else f"`{license}`"
     return f"{named}. This is the licence of the weights, which follows them and their data; the code is Apache-2.0."
 

@@ -1,4 +1,4 @@
-"""As much of the Hub as data sets need, on the loopback interface: repositories with commits, LFS, ranges of bytes."""
+"""As much of the Hub as models and data sets need, on loopback: repositories with commits, LFS, ranges of bytes."""
 
 import base64
 import contextlib
@@ -18,8 +18,9 @@ from huggingface_hub import HfFileSystem
 class HubDouble(ThreadingHTTPServer):
     """What was asked (`asked`), what LFS holds (`lfs`), and for each repository its commits, oldest first.
 
-    `refuse`: the status with which every request is answered; None answers them. `lfs_from`: the size from which files
-    go to LFS. `most_bytes`: the largest body that was sent at once.
+    `refuse`: the status with which every request is answered; None answers them. `refuse_paths`: the same for paths
+    that end in a word. `lfs_from`: the size from which files go to LFS. `most_bytes`: the largest body that was sent at
+    once. `messages`: the first lines of the commits.
     """
 
     daemon_threads = True
@@ -32,6 +33,8 @@ class HubDouble(ThreadingHTTPServer):
         self.commits: dict[str, list[dict[str, bytes]]] = {}
         self.private: dict[str, bool] = {}
         self.refuse: int | None = None
+        self.refuse_paths: dict[str, int] = {}
+        self.messages: list[str] = []
         self.lfs_from, self.most_bytes = 1, 0
 
     def files(self, repository: str) -> dict[str, bytes]:
@@ -68,7 +71,7 @@ def hub_of_this_process(monkeypatch: pytest.MonkeyPatch, cache: Path) -> Iterato
 
 
 class Handler(BaseHTTPRequestHandler):
-    """The routes that huggingface_hub asks for data sets."""
+    """The routes that huggingface_hub asks; models and data sets share one name space."""
 
     protocol_version = "HTTP/1.1"
     server: HubDouble
@@ -89,8 +92,9 @@ class Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         path = unquote(urlsplit(self.path).path)
         self.server.asked.append(f"{method} {path}")
-        if self.server.refuse is not None:
-            return self.answer({"error": "refused"}, self.server.refuse)
+        told = [status for word, status in self.server.refuse_paths.items() if word in f"{method} {path}"]
+        if told or self.server.refuse is not None:
+            return self.answer({"error": "refused"}, told[0] if told else self.server.refuse)
         parts = path.strip("/").split("/")
         if method == "PUT":
             self.server.most_bytes = max(self.server.most_bytes, len(body))
@@ -100,17 +104,18 @@ class Handler(BaseHTTPRequestHandler):
             return self.create(json.loads(body))
         if path.endswith("/info/lfs/objects/batch"):
             return self.lfs_batch(json.loads(body))
-        if parts[:2] == ["api", "datasets"] and len(parts) >= 4:
-            return self.repository(method, "/".join(parts[2:4]), parts[4:], body)
-        if parts[0] == "datasets" and len(parts) > 5 and parts[3] == "resolve":
-            return self.resolve(method, "/".join(parts[1:3]), parts[4], "/".join(parts[5:]))
+        if parts[0] == "api" and parts[1] in ("datasets", "models") and len(parts) >= 4:
+            return self.repository(parts[1], "/".join(parts[2:4]), parts[4:], body)
+        parts = parts[1:] if parts[0] == "datasets" else parts
+        if len(parts) > 4 and parts[2] == "resolve":
+            return self.resolve(method, "/".join(parts[:2]), parts[3], "/".join(parts[4:]))
         if method == "POST":
             return self.answer({"errors": [], "warnings": []})  # api/validate-yaml
         self.missing("EntryNotFound")
 
     def create(self, wanted: dict) -> None:
         name = f"{wanted.get('organization') or 'someone'}/{wanted['name']}"
-        url = f"{self.server.url}/datasets/{name}"
+        url = self.page(f"{wanted.get('type') or 'model'}s", name)
         if name in self.server.commits:
             return self.answer({"error": "You already created this", "url": url}, 409)
         self.server.commits[name] = [{}]
@@ -126,26 +131,34 @@ class Handler(BaseHTTPRequestHandler):
             objects.append(told)
         self.answer({"transfer": "basic", "objects": objects})
 
-    def repository(self, method: str, name: str, rest: list[str], body: bytes) -> None:
-        if name not in self.server.commits:
-            return self.missing("RepoNotFound")
-        files = self.server.files(name)
+    def page(self, kind: str, name: str) -> str:
+        return f"{self.server.url}/{'datasets/' if kind == 'datasets' else ''}{name}"
+
+    def repository(self, kind: str, name: str, rest: list[str], body: bytes) -> None:
+        revision = rest[1] if len(rest) > 1 else "main"
+        if name not in self.server.commits or self.number_of(name, revision) is None:
+            return self.missing("RepoNotFound" if name not in self.server.commits else "RevisionNotFound")
+        files = self.server.commits[name][self.number_of(name, revision)]
         if rest[:1] == ["preupload"]:
             told = [self.upload_mode(file) for file in json.loads(body)["files"]]
             return self.answer({"files": told})
         if rest[:1] == ["commit"]:
-            return self.commit(name, [json.loads(line) for line in body.splitlines()])
+            return self.commit(kind, name, [json.loads(line) for line in body.splitlines()])
         if rest[:1] in (["tree"], ["paths-info"]):
             return self.answer([described(file, content) for file, content in files.items()])
         siblings = [{"rfilename": file} for file in files]
-        self.answer({"id": name, "sha": self.sha(name), "private": self.server.private[name], "siblings": siblings})
+        sha = f"{self.number_of(name, revision):040x}"
+        self.answer({"id": name, "sha": sha, "private": self.server.private[name], "siblings": siblings})
 
     def upload_mode(self, file: dict) -> dict:
-        in_lfs = file["path"].endswith(".parquet") and file["size"] >= self.server.lfs_from
+        in_lfs = file["path"].endswith((".parquet", ".safetensors")) and file["size"] >= self.server.lfs_from
         return {"path": file["path"], "uploadMode": "lfs" if in_lfs else "regular", "shouldIgnore": False}
 
-    def commit(self, name: str, lines: list[dict]) -> None:
+    def commit(self, kind: str, name: str, lines: list[dict]) -> None:
         files = dict(self.server.files(name))
+        parent = lines[0]["value"].get("parentCommit")
+        if parent is not None and parent != self.sha(name):
+            return self.answer({"error": "A commit has happened since."}, 412)
         for line in lines:
             value = line["value"]
             if line["key"] == "file":
@@ -155,13 +168,15 @@ class Handler(BaseHTTPRequestHandler):
             elif line["key"] == "deletedFile":
                 del files[value["path"]]
         self.server.commits[name].append(files)
+        self.server.messages.append(lines[0]["value"]["summary"])
         oid = self.sha(name)
-        self.answer({"commitUrl": f"{self.server.url}/datasets/{name}/commit/{oid}", "commitOid": oid})
+        self.answer({"commitUrl": f"{self.page(kind, name)}/commit/{oid}", "commitOid": oid})
 
     def resolve(self, method: str, name: str, revision: str, file: str) -> None:
         if name not in self.server.commits:
             return self.missing("RepoNotFound")
-        number = int(revision, 16) if len(revision) == 40 else len(self.server.commits[name]) - 1
+        if (number := self.number_of(name, revision)) is None:
+            return self.missing("RevisionNotFound")
         content = self.server.commits[name][number].get(file)
         if content is None:
             return self.missing("EntryNotFound")
@@ -175,6 +190,12 @@ class Handler(BaseHTTPRequestHandler):
             content, status = content[int(first) : int(last or len(content) - 1) + 1], 206
             self.server.asked[-1] += f" {len(content)}"
         self.answer(content, status, headers)
+
+    def number_of(self, name: str, revision: str) -> int | None:
+        """Which commit a revision is: a hash, or the one branch."""
+        last = len(self.server.commits[name]) - 1
+        number = int(revision, 16) if len(revision) == 40 else last if revision == "main" else None
+        return number if number is None or number <= last else None
 
     def sha(self, name: str) -> str:
         return f"{len(self.server.commits[name]) - 1:040x}"
@@ -200,6 +221,6 @@ class Handler(BaseHTTPRequestHandler):
 def described(file: str, content: bytes) -> dict:
     """A file as the tree lists it."""
     told = {"type": "file", "path": file, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
-    if file.endswith(".parquet"):
+    if file.endswith((".parquet", ".safetensors")):
         told["lfs"] = {"oid": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 128}
     return told
