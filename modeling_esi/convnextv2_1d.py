@@ -10,13 +10,13 @@ from torch.nn import functional as F
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_esi import ESIEcgConfig
-from .feed_forward import gelu_grn_linear
+from .feed_forward import linear_gelu_grn_linear
 
 
 class GlobalResponseNorm(nn.Module):
     """Scale each channel by its energy over time relative to all channels' (ConvNeXt V2, section 3.3).
 
-    It stands between a GELU and a linear layer, and is computed with both.
+    It stands between a linear layer with GELU and another linear layer, and is computed with both.
     """
 
     def __init__(self, width: int, eps: float = 1e-6):
@@ -25,9 +25,11 @@ class GlobalResponseNorm(nn.Module):
         self.gamma = nn.Parameter(torch.zeros(width))
         self.beta = nn.Parameter(torch.zeros(width))
 
-    def forward(self, x: torch.Tensor, linear: nn.Linear, frame_mask: torch.Tensor | None = None) -> torch.Tensor:
-        """`linear(grn(gelu(x)))`, `(B, F, C)` to `(B, F, C')`."""
-        return gelu_grn_linear(x, self.gamma, self.beta, linear, self.eps, frame_mask)
+    def forward(
+        self, x: torch.Tensor, before: nn.Module, after: nn.Module, frame_mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """`after(grn(gelu(before(x))))`, `(B, F, C)` to `(B, F, C')`."""
+        return linear_gelu_grn_linear(x, before, self.gamma, self.beta, after, self.eps, frame_mask)
 
 
 class TimeNorm(nn.Module):
@@ -104,8 +106,8 @@ class ConvNeXtV2Block(GradientCheckpointingLayer):
         self.pwconv2 = nn.Linear(4 * width, width)
 
     def forward(self, x: torch.Tensor, frame_mask: torch.Tensor | None) -> torch.Tensor:
-        y = self._depthwise(x)
-        y = self.grn(self.pwconv1(self.norm(y)), self.pwconv2, frame_mask)
+        y = self.norm(self._depthwise(x))
+        y = self.grn(y, self.pwconv1, self.pwconv2, frame_mask)
         return _mask_frames(x + self._drop_path(y), frame_mask)
 
     def _depthwise(self, x: torch.Tensor) -> torch.Tensor:

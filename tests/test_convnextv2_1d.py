@@ -40,14 +40,14 @@ def test_global_response_norm_by_hand():
         [2.0 * a * energies[0] / level + 0.5 + a, -1.0 * b * energies[1] / level + 0.25 + b]
         for a, b in zip(first, second, strict=True)
     ]
-    y = norm(torch.tensor([[[3.0, 1.0], [4.0, -0.5]]]), identity(2))
+    y = norm(torch.tensor([[[3.0, 1.0], [4.0, -0.5]]]), identity(2), identity(2))
     torch.testing.assert_close(y[0], torch.tensor(expected))
 
 
 def test_global_response_norm_does_not_count_masked_frames():
     norm, x = randomise(GlobalResponseNorm(5)), torch.randn(2, 7, 5)
     frame_mask = torch.arange(7) < torch.tensor([[7], [4]])
-    torch.testing.assert_close(norm(x, identity(5), frame_mask)[1, :4], norm(x[1:, :4], identity(5))[0])
+    torch.testing.assert_close(norm(x, identity(5), identity(5), frame_mask)[1, :4], norm(x[1:, :4], identity(5), identity(5))[0])
 
 
 def test_time_norm_divides_by_the_unbiased_deviation_plus_epsilon():

@@ -5,7 +5,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from modeling_esi.feed_forward import gelu_grn_linear, product_dtype, swiglu_linear, without_autocast
+from modeling_esi.feed_forward import (
+    can_fuse_gelu,
+    gelu_grn_linear,
+    linear_gelu_grn_linear,
+    product_dtype,
+    swiglu_linear,
+    without_autocast,
+)
 
 EPS = 1e-6
 
@@ -141,6 +148,48 @@ def test_one_wide_activation_is_kept(name):
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         output = ours(*inputs, linear)
     assert output.requires_grad and kept == {inputs[0].untyped_storage()._cdata}
+
+
+class Adapted(nn.Linear):
+    """A linear layer with something beside it, as adapters have."""
+
+    def forward(self, x):
+        return super().forward(x) + 2 * x.sum(dim=-1, keepdim=True)
+
+
+def adapted_by_hook(linear: nn.Linear) -> nn.Linear:
+    linear.register_forward_hook(lambda module, inputs, output: output + 2 * inputs[0].sum(dim=-1, keepdim=True))
+    return linear
+
+
+@pytest.mark.parametrize("how", ["class", "hook"])
+@pytest.mark.parametrize("name", CASES)
+def test_what_stands_in_a_linear_layers_place_is_called(name, how):
+    plain, ours, case = CASES[name]
+    inputs, linear = case(torch.float64)
+    if how == "class":
+        linear.__class__ = Adapted
+    else:
+        adapted_by_hook(linear)
+    found, expected = (with_gradients(lambda f=f: f(*inputs, linear), inputs, linear) for f in (ours, plain))
+    for mine, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("mask", MASKS)
+def test_with_nothing_to_train_one_pass_gives_the_same(mask, dtype):
+    (wide, gamma, beta), linear = grn_case()
+    first, x = nn.Linear(6, 10).double(), torch.randn(3, 7, 6, dtype=torch.float64)
+    exact = plain_gelu_grn_linear(first(x), gamma, beta, linear, MASKS[mask])
+    x, gamma, beta = (tensor.detach().to(dtype) for tensor in (x, gamma, beta))
+    first, linear = first.to(dtype).eval(), linear.to(dtype).eval()
+    assert not can_fuse_gelu(x, first)  # gradients are on
+    with torch.inference_mode():
+        assert can_fuse_gelu(x, first) and not can_fuse_gelu(x, first.train())
+        found = linear_gelu_grn_linear(x, first.eval(), gamma, beta, linear, EPS, MASKS[mask])
+    limit = 1e-5 if dtype == torch.float32 else 0.05
+    torch.testing.assert_close(found.double(), exact, rtol=limit, atol=limit)
 
 
 @pytest.mark.parametrize("name", CASES)
