@@ -14,7 +14,13 @@ from datasets_scripts.cqa.wording import words_of
 
 LABELLED = Path(__file__).parent / "mimic_statements_labelled.csv"
 ALL_STATEMENTS = Path(__file__).resolve().parent.parent.parent / "shared" / "data" / "mimic_statements.txt"
+OTHERS = Path(__file__).parent / "other_statements.csv"
 KINDS = {"finding", "administrative", "quality", "summary"}
+
+
+def labelled(path: Path = LABELLED) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(line for line in file if not line.startswith("#")))
 
 
 def names_of(text: str) -> tuple[str, ...]:
@@ -284,6 +290,21 @@ def test_a_finding_beside_a_cue_stays_a_finding(text, names):
     assert (parsed.kind, parsed.names) == ("finding", names)
 
 
+@pytest.mark.parametrize(("text", "names"), [tuple(row.values()) for row in labelled(OTHERS)])
+def test_statements_of_other_carts(text, names):
+    parsed = parse_statement(text)
+    assert sorted(parsed.names) == sorted(filter(None, names.split("|")))
+    assert parsed.findings or parsed.kind in ("administrative", "quality", "summary")
+
+
+def test_a_finding_that_another_one_replaced_is_denied():
+    parsed = parse_statement("Sinus rhythm has replaced Atrial fibrillation")
+    assert [(finding.name, finding.negated) for finding in parsed.findings] == [
+        ("sinus rhythm", False), ("atrial fibrillation", True),
+    ]  # fmt: skip
+    assert parse_statement("T waves are no longer inverted in V2").findings[0].negated
+
+
 def test_what_is_not_understood_is_told():
     assert parse_statement("Sinus rhythm with flurbs").not_understood == "flurb"
     nonsense = parse_statement("the quick brown fox")
@@ -291,11 +312,6 @@ def test_what_is_not_understood_is_told():
 
 
 # ----- real statements -----------------------------------------------------------------------------------------------
-
-
-def labelled() -> list[dict[str, str]]:
-    with LABELLED.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(line for line in file if not line.startswith("#")))
 
 
 def test_ninety_percent_of_the_labelled_statements_have_exactly_their_findings():

@@ -89,7 +89,7 @@ RATE_RESPONSES: dict[str, str] = {
     "uncontrolled": "uncontrolled ventricular response|uncontrolled v rate|uncontrolled ventricular rate",
     "controlled": "controlled ventricular response|controlled v rate|controlled ventricular rate"
     "|normal ventricular response"
-    "|normal ventricular rate|moderate ventricular response",
+    "|normal ventricular rate|moderate ventricular response|rate controlled|controlled rate|controlled",
     "irregular": "irregular ventricular response|irregular ventricular rate|variable ventricular response",
     "regular": "regular ventricular response",
 }  # fmt: skip
@@ -127,8 +127,9 @@ FORMS: dict[str, str] = {
     "coarse": "coarse",
     "fine": "fine",
     "couplets": "in couplet|in pair|paired|coupled|consecutive|successive",
-    "triplets": "in triplet",
-    "bigeminal": "bigeminal|in a bigeminal pattern|in bigeminy",
+    "triplets": "in triplet|triplet",
+    "bigeminal": "bigeminal",
+    "trigeminal": "trigeminal",
     "atypical": "atypical|unusual",
     "typical": "typical",
     "deep": "deep",
@@ -139,6 +140,9 @@ FORMS: dict[str, str] = {
     "downsloping": "downsloping",
     "upsloping": "upsloping",
     "horizontal": "horizontal",
+    "symmetric": "symmetric|symmetrical",
+    "primary": "primary",
+    "R on T": "r on t",
 }  # fmt: skip
 
 NOTES: dict[str, str] = {
@@ -167,12 +171,14 @@ NOTES: dict[str, str] = {
     "new": "now present|now evident|new since previous|new since previous tracing|has developed",
     "for age or sex": "for age|for age sex|for age and sex|for sex|for age gender|for age and gender|for gender"
     "|for patient age",
+    "positional": "positional|may be positional|hyperventilation",
     "in young women": "in young women|in young woman|in young adult|in young male|in young men|in athlete",
 }  # fmt: skip
 
 NEGATIONS = (
     "no|not|without|absent|absence of|no evidence of|negative for|no sign of|no longer|is no longer present|no definite"
-    "|is not present|is absent|not present|is not seen|no significant|free of"
+    "|is not present|is absent|not present|is not seen|no significant|free of|is no longer evident|no longer evident"
+    "|is no longer seen|no longer present|has replaced|have replaced|replaced"
 )
 
 # connecting words, and words that say nothing beyond the finding that they stand with
@@ -185,6 +191,7 @@ FILLERS = (
     "|combined|further|partly|site|region|area|origin|beat|complex|extension|extending|extend|into|over|out|up|through"
     "|bpm|ms|mv|mm|degree|ecg|based on|described|normal|underlying rhythm|very|more|less|occur|appearance|provide"
     "|offer|give|magnet|available|clinical finding of|clinical finding|finding"
+    "|detected|electronic|evident|more evident|less evident|more prominent|less prominent|undetermined|in a pattern of"
     "|shown|show|exist|with a|likely|in part|with a rate of|rate of|rate|v rate|ventricular rate|heart rate"
 )  # fmt: skip
 BOUNDARIES: dict[str, str] = {

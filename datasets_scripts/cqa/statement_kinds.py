@@ -33,7 +33,7 @@ _QUALITY = (
     r"(?:lead|electrode|cable)s? (?:reversal|misplacement|interchange|switch|mis-?placed|reversed|placement).*",
     r"repeat with .*",
     r"(?:incomplete|limited|partial) analysis.*",
-    r"(?:only|no) leads? .*analy[sz]ed.*",
+    r"(?:only|no) lead(?:s|\(s\))? .*analy[sz]ed.*",
     r"(?:possible )?electronic simulator.*|similar qrs in .* leads.*",
     r"(?:complex qrs morphology|all leads flat)?\W*\bno (?:further )?(?:\w+ )?(?:analysis"
     r"|interpretation)(?: (?:attempted|possible|made|performed))?",
@@ -60,12 +60,17 @@ _ADMINISTRATIVE = (
     r"(?:computer|automated|machine|preliminary) (?:interpretation|analysis|report|reading|generated).*",
     r"(?:please )?(?:interpret|correlate|review)\b.*|clinical correlation.*|review (?:advised|recommended|suggested"
     r"|needed)",
-    r"(?:when )?compared (?:with|to) .*(?:ecg|tracing|recording)(?: of)?.*",
+    r"(?:when )?compared (?:with|to) [^,]*(?:ecg|tracing|recording)[^,]*,?",
     r"(?:no )?(?:previous|prior|earlier) (?:ecg|tracing|recording|ecgs|tracings)\b.*",
     r"(?:standard )?(?:12|15|18|single|six)[ -]?lead (?:ecg|electrocardiogram).*|(?:stress|rhythm) (?:test|strip)\b.*",
-    r"(?:see|refer to|call|notify|contact) .*|critical (?:test )?(?:result|value).*|stat\b.*|test (?:ecg|record"
+    r"(?:see|refer to|call|notify|contact) .*|critical (?:test )?(?:result|value)s?|stat\b.*|test (?:ecg|record"
     r"|patient).*",
-    r"serial (?:comparison|changes|ecg).*|no (?:significant )?change(?:s)? (?:was|were|from|since|in|has|have)\b.*",
+    r"(?:technician|technologist|nurse)\b.*|(?:test )?(?:reason|indication)(?: for \w+)? ?[:-].*",
+    r"questionable change in .*|(?:significant )?changes? (?:has|have) occurred.*|preclude.* comparison.*",
+    r"^(?:vent\w*\.? rate|(?:heart )?rate|qtc?|pr|qrs (?:axis|duration)) (?:has|have) "
+    r"(?:increased|decreased|lengthened|shortened|changed|shifted).*",
+    r"serial (?:comparison|ecg).*|serial changes(?: of| in)?",
+    r"no (?:significant )?change(?:s)? (?:was|were|from|since|in|has|have)\b.*",
     r"^no (?:significant )?changes?$|suggests? recording .*|recording .* recommended.*",
     r"^(?:p|pr|qrs|qt|qtc|rr|t|vent\w* rate|heart rate|rate)(?: interval| duration| axis)?s? ?[:=]? ?-?\d.*",
 )

@@ -29,6 +29,14 @@ NONSPECIFIC = {
     "st-t changes": "nonspecific st-t changes",
     "t wave abnormality": "nonspecific t wave changes",
 }
+# a beat and the pattern in which it comes
+PATTERNS = {
+    (f"{place} premature complex", pattern): f"{place} {pattern}"
+    for place, pattern in (
+        ("ventricular", "bigeminy"), ("ventricular", "trigeminy"), ("atrial", "bigeminy"), ("atrial", "trigeminy"),
+        ("supraventricular", "bigeminy"),
+    )
+}  # fmt: skip
 RATE_FINDINGS = {"rapid": "rapid ventricular response", "uncontrolled": "rapid ventricular response"}
 DOUBTS = {"possible": "possibly", "probable": "probably", "consider": "possibly", "cannot rule out": "possibly"}
 AGED_GROUPS = frozenset({"infarct", "st-t"})
@@ -145,6 +153,10 @@ class _Reading:
     # ----- findings ---------------------------------------------------------------------------------------------------
 
     def _read_finding(self, name: str) -> None:
+        pattern = PATTERNS.get((self.found[-1].name, name), "") if self.found else ""
+        if pattern and self.items[self.at - 1].kind in ("filler", "boundary"):
+            self._change(-1, name=pattern)
+            return
         waiting = self.waiting
         named = replace(waiting, name=name)
         new = [_nonspecific(finding) for finding in _in_their_territories(named)]

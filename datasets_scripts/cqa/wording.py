@@ -17,6 +17,8 @@ _COMPOUND = (
 _ARTERY = r"(?:prox\w*|mid|dist\w*|or|and|lad|rca|lcx|lmca|lm|mvd)"
 _FIBRILLATION = r"\b(?:atrial |a-?)?fib(?:rillation)?"
 _FLUTTER = r"\b(?:atrial |a-?)?flut(?:ter)?"
+_WAVE = "(?:st|[pqrstu]|qtc?|pr)(?: waves?| segments?| intervals?)?"
+_SAID = "depressed|elevated|inverted|prolonged|flat|tall|peaked|notched|biphasic|low|prominent|wide|short|absent"
 _BEAT = r"(complex\w*|beats?|contractions?)"
 # in this order, on lower-case text
 _REWRITES: tuple[tuple[str, str], ...] = (
@@ -28,6 +30,7 @@ _REWRITES: tuple[tuple[str, str], ...] = (
     (r"\bprobabl[ey] normal(?=\W*$)", "normal variant"),
     (r"[*!?\"_=<>|~^#%\[\]{}()\\\u00b0]", " "),
     (r"\band ?/ ?or\b", "or"),
+    (r"(?<=\d) ?(?=(?:bpm|ms|msec|mv|mm|sec|cm)\b)", " "),
     (r"\bw/o\b", "without"),
     (r"\bw/ ?", "with "),
     (r"\bi\. ?v\. ?", "iv "),
@@ -45,6 +48,9 @@ _REWRITES: tuple[tuple[str, str], ...] = (
     (r"\banterior (?=(?:septal|lateral|apical)\b)", "antero"),
     (r"\babn(?:rml?|l|orm)?\.?(?= (?:st|st-t|t|q|p|qrs|r|ecg)\b)", "abnormal"),
     (rf"\binf(?:ero|\.)?[-/](?={_TERRITORY_TAIL}\b)", "infero"),
+    (rf"\binferior-(?={_TERRITORY_TAIL}\b)", "infero"),
+    (rf"\banterior-(?={_TERRITORY_TAIL}\b)", "antero"),
+    (rf"\bposterior-(?={_TERRITORY_TAIL}\b)", "postero"),
     (rf"\bpostero-(?={_TERRITORY_TAIL}\b)", "postero"),
     (rf"\b(non|multi|uni|poly|bi|post|pre|re|intra|inter|tri)(?:-| )(?={_COMPOUND})", r"\1"),
     (r"\bnon-?q\b", "non q"),
@@ -58,6 +64,11 @@ _REWRITES: tuple[tuple[str, str], ...] = (
     (rf"{_FIBRILLATION} ?(?:/|or|-) ?(?:atrial )?flut(?:ter)?\b", "atrial fibrillation or atrial flutter"),
     (rf"{_FLUTTER} ?(?:/|or|-) ?(?:atrial )?fib(?:rillation)?\b", "atrial flutter or atrial fibrillation"),
     (r"\b(left|right) ?(?:or|and|/) ?(left|right) (atrial|ventricular) (\w+)", r"\1 \3 \4 and \2 \3 \4"),
+    (r"\bpremature (ventricular|atrial|junctional)(?= or aberrant)", r"premature \1 complex"),
+    (rf"\b({_WAVE}) (?:is |are )?(no longer|not) ({_SAID})\b", r"\2 \3 \1"),
+    (rf"\b({_WAVE}) (?:is|are) (?:\w+ly )?({_SAID})\b", r"\2 \1"),
+    (r"\blad (?=isch|infarct|stenosis|occlusion|territory)", " "),
+    (r"\b(rvh|right ventricular hypertrophy)((?: \w+)?) (strain)\b", r"\1\2 rv \3"),
     (r"\bfail\w* to (sense|capture|pace) ?(?:and|or|/) ?(sense|capture|pace)\b", r"failure to \1 or failure to \2"),
     (rf"\bpremature {_BEAT},? vent\w* ?(?:&|and|/) ?suprav\w*", "vpc and svpc"),
     (rf"\bpremature {_BEAT},? (ventricular|vent|supraven\w*|atrial|junctional)\b", r"\2 premature \1"),
@@ -111,6 +122,7 @@ _SPELLED_OUT = {
         "interval": "int intvl intervals",
         "prolonged": "prol prolong prlngd",
         "conduction": "cond conductn",
+        "reentrant": "reentry",
         "supraventricular": "sv supravent supraventr supraven supraventric",
         "intraventricular": "intravent intraventr",
         "premature": "prem",
