@@ -1,0 +1,1 @@
+"""Export: the ECG tower with its door inside, as one file that takes millivolts."""
