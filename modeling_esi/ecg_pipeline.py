@@ -13,7 +13,7 @@ from transformers.pipelines.base import ChunkPipeline
 from transformers.pipelines.pt_utils import PipelineChunkIterator, PipelineIterator, PipelinePackIterator
 from transformers.utils import logging
 
-from .pipeline_inputs import PipelineInput, is_one, read_input, reason_of, told
+from .pipeline_inputs import PipelineInput, each, is_one, read_input, told
 from .windows import Window, cut_windows
 
 logger = logging.get_logger(__name__)
@@ -75,7 +75,7 @@ class ESIPipeline(ChunkPipeline):
         """
         if is_one(inputs):
             return super().__call__(PipelineInput(inputs), **kwargs)
-        numbered = (PipelineInput(value, number) for number, value in enumerate(inputs))
+        numbered = (PipelineInput(value, number) for number, value in enumerate(each(inputs)))
         if not isinstance(inputs, list | tuple | np.ndarray | Tensor):
             return super().__call__(numbered, **kwargs)
         return super().__call__(list(numbered), **kwargs) if len(inputs) else []
@@ -107,7 +107,7 @@ class ESIPipeline(ChunkPipeline):
             recording = read_input(inputs.value, sampling_rate, leads, unit, self.door.ignore_unknown_leads)
             windows = cut_windows(recording, self.door.duration, overlap, self.door.min_duration)
             previous = None
-            for features in self._usable(windows):
+            for features in self._usable(windows, inputs):
                 if previous is not None:
                     yield {**previous, "is_last": False}
                 previous = features
@@ -115,7 +115,7 @@ class ESIPipeline(ChunkPipeline):
             raise ValueError(told(error, inputs)) from error
         yield {**previous, "is_last": True}
 
-    def _usable(self, windows: Iterable[Window]) -> Iterator[dict[str, Any]]:
+    def _usable(self, windows: Iterable[Window], inputs: PipelineInput) -> Iterator[dict[str, Any]]:
         """What the door makes of the windows; one that it refuses is left out where others stand for the recording."""
         num_used, refused = 0, []
         for window in windows:
@@ -130,7 +130,7 @@ class ESIPipeline(ChunkPipeline):
         if not num_used:
             raise refused[0][1]
         for window, error in refused:
-            logger.warning(f"Left out {window.start:g} to {window.end:g} s: {reason_of(error)}")
+            logger.warning(f"{told(error, inputs)}: left out {window.start:g} to {window.end:g} s.")
 
     def get_iterator(
         self,
@@ -149,11 +149,11 @@ class ESIPipeline(ChunkPipeline):
         return PipelineIterator(recordings, self.postprocess, postprocess_params)
 
     def _forward(self, model_inputs: dict[str, Any], **forward_params: Any) -> dict[str, Any]:
-        told = {name: model_inputs[name] for name in ("is_last", "start", "end")}
+        place = {name: model_inputs[name] for name in ("is_last", "start", "end")}
         inputs = {name: model_inputs[name] for name in ("input_values", "lead_mask")}
         if not bool(model_inputs["sample_mask"].all()):
             inputs["sample_mask"] = model_inputs["sample_mask"]
-        return self._run(inputs, **forward_params) | told
+        return self._run(inputs, **forward_params) | place
 
     def _run(self, inputs: dict[str, Tensor], **forward_params: Any) -> dict[str, Any]:
         """What the model says of a batch of windows: tensors or lists, one entry for each window."""

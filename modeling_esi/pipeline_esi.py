@@ -19,6 +19,7 @@ from .pipeline_inputs import PipelineInput
 HYPOTHESIS = "ECG Findings: {}."  # the words that ESI's training texts begin with (arXiv 2405.19366)
 FEATURES = ("embeds", "pooled", "frames")
 _TEXTS_AT_ONCE = 64
+_FUNCTIONS = {"sigmoid": torch.sigmoid, "softmax": lambda logits: logits.softmax(dim=-1), "none": lambda logits: logits}
 
 
 class ESIZeroShotECGClassificationPipeline(ESIPipeline):
@@ -144,7 +145,9 @@ class ESIECGClassificationPipeline(ESIPipeline):
             `"none"`, which gives logits.
         aggregation: how the windows of a long recording are put together: `"mean"` or `"max"` of their scores.
 
-    Returns, for each recording, a list of `{"label", "score"}`, best first.
+    Returns, for each recording, a list of `{"label", "score"}`, best first. Where the model's configuration has
+    thresholds that were chosen on validation records (`label_thresholds`, of sigmoids), `above_threshold` says whether
+    the score reaches the label's.
 
     Raises:
         ValueError: for a `top_k` or a function that is none, and as every pipeline.
@@ -161,8 +164,8 @@ class ESIECGClassificationPipeline(ESIPipeline):
         top_k, function = kwargs.get("top_k"), kwargs.get("function_to_apply")
         if top_k is not None and (isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1):
             raise ValueError(f"top_k: expected a positive whole number or None for all, got {top_k!r}.")
-        if function not in (None, "sigmoid", "softmax", "none"):
-            raise ValueError(f"function_to_apply: expected 'sigmoid', 'softmax' or 'none', got {function!r}.")
+        if function is not None and function not in _FUNCTIONS:
+            raise ValueError(f"function_to_apply: expected one of {', '.join(_FUNCTIONS)}, got {function!r}.")
         return super()._sanitize_parameters(**kwargs)
 
     def _run(self, inputs: dict[str, Tensor]) -> dict[str, Any]:
@@ -178,11 +181,13 @@ class ESIECGClassificationPipeline(ESIPipeline):
         """The windows' scores put together, with the names of the labels."""
         config = self.model.config
         is_single = config.problem_type == "single_label_classification"
-        function = {"sigmoid": torch.sigmoid, "softmax": lambda x: x.softmax(-1), "none": lambda x: x}[
-            function_to_apply or ("softmax" if is_single else "sigmoid")
-        ]
-        scores = aggregate([function(output["logits"][0]) for output in model_outputs], aggregation)
+        function = function_to_apply or ("softmax" if is_single else "sigmoid")
+        scores = aggregate([_FUNCTIONS[function](output["logits"][0]) for output in model_outputs], aggregation)
         results = [{"label": config.id2label[i], "score": score} for i, score in enumerate(scores.tolist())]
+        thresholds = getattr(config, "label_thresholds", None) or {}
+        for result in results if function == "sigmoid" else ():
+            if result["label"] in thresholds:
+                result["above_threshold"] = result["score"] >= thresholds[result["label"]]
         return _best_first(results)[:top_k]
 
 

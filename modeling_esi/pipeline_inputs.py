@@ -66,7 +66,12 @@ def is_one(inputs: Any) -> bool:
         return inputs.ndim < 3 and inputs.dtype != object
     if isinstance(inputs, list | tuple):
         return bool(inputs) and _is_lead(inputs[0])
-    return not isinstance(inputs, Iterable)
+    return not isinstance(inputs, Iterable) and not hasattr(inputs, "__getitem__")
+
+
+def each(inputs: Any) -> Iterable[Any]:
+    """Several recordings, one after the other; a data set of torch has lengths and numbers, but cannot be iterated."""
+    return inputs if isinstance(inputs, Iterable) else (inputs[number] for number in range(len(inputs)))
 
 
 def _is_lead(value: Any) -> bool:
@@ -76,14 +81,9 @@ def _is_lead(value: Any) -> bool:
     return isinstance(value, int | float) or (is_list and bool(value) and isinstance(value[0], int | float | np.number))
 
 
-def reason_of(error: ValueError) -> str:
-    """What the door says of a list of one record, said of that record."""
-    return str(error).removeprefix("record 0: ").removesuffix(_HINT)
-
-
 def told(error: ValueError, inputs: PipelineInput) -> str:
     """The reason, with the recording's number in the list, and its path or identifier."""
-    value, reason = inputs.value, reason_of(error)
+    value, reason = inputs.value, str(error).removeprefix("record 0: ").removesuffix(_HINT)
     if isinstance(value, str | os.PathLike):
         name = os.fspath(value)
     else:
