@@ -16,7 +16,7 @@ import torch
 import wfdb
 from test_house import parse_file_tree
 
-from datasets_scripts import load_ecg_dataset_with_report, sources
+from datasets_scripts import Settings, load_ecg_dataset_with_report, prepare_dataset, sources
 from datasets_scripts.synthetic import generate_record
 from datasets_scripts.synthetic_findings import FINDINGS
 from modeling_esi import (
@@ -25,6 +25,7 @@ from modeling_esi import (
     ESIEcgConfig,
     ESIEcgModel,
     ESIFeatureExtractor,
+    ESIForECGClassification,
     ESIModel,
     ESIProcessor,
 )
@@ -140,7 +141,7 @@ def test_nothing_is_left_to_do():
 
 @pytest.fixture(scope="module")
 def beside_the_folder(tmp_path_factory) -> Path:
-    """A temporary folder with a tiny `esi-ecg/`, standing for the trained one."""
+    """A temporary folder with tiny stand-ins: the trained `esi-ecg/`, `hospital_arrow/`, its `esi-ecg-hospital/`."""
     place = tmp_path_factory.mktemp("readme")
     torch.manual_seed(0)
     reports = [generate_record(seed, sampling_rate=100).report for seed in range(20)]
@@ -152,8 +153,12 @@ def beside_the_folder(tmp_path_factory) -> Path:
     ecg = {"depths": [1, 1, 1, 1], "hidden_sizes": [8, 16, 24, 37]}
     config = ESIConfig.from_variant("esi", ecg_config=ecg, text_config=text, decoder_config=decoder, projection_dim=28)
     ESIModel(config).save_pretrained(place / "esi-ecg")
+    ESIForECGClassification.from_pretrained(place / "esi-ecg").save_pretrained(place / "esi-ecg-hospital")
     feature_extractor = ESIFeatureExtractor(sampling_rate=100, duration=5.0)
-    ESIProcessor(feature_extractor, tokenizer, max_text_length=60).save_pretrained(place / "esi-ecg")
+    for folder in ("esi-ecg", "esi-ecg-hospital"):
+        ESIProcessor(feature_extractor, tokenizer, max_text_length=60).save_pretrained(place / folder)
+    records = Settings("synthetic", options={"num_records": 24, "sampling_rate": 100, "duration": 5.0})
+    prepare_dataset(records, place / "hospital_arrow")
     return place
 
 
@@ -166,6 +171,8 @@ def code_with_package() -> list:
 def test_code_runs_as_written(code, beside_the_folder, monkeypatch):
     monkeypatch.chdir(beside_the_folder)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", beside_the_folder / "cache")
+    if "from peft import" in code:
+        pytest.importorskip("peft", reason="LoRA needs peft (extra peft)")
     exec(code, {"__name__": "page"})
 
 
