@@ -7,6 +7,7 @@
     python -m modeling_esi.benchmarks step          # the whole training step, beside a plain implementation
     python -m modeling_esi.benchmarks probe         # a linear probe as large as PTB-XL
     python -m modeling_esi.benchmarks search        # the nearest of 800,000 embeddings
+    python -m modeling_esi.benchmarks export        # exported towers beside the model, float32 and 8-bit
     python -m modeling_esi.benchmarks scaling       # the paper's size, by arithmetic: nothing is measured
 
 Ratios are between figures of one run. `encoder` and `step` call all implementations in turn in one process, with as
@@ -28,7 +29,7 @@ from typing import Any
 
 import torch
 
-from modeling_esi.benchmarks import encoder, scaling, step
+from modeling_esi.benchmarks import encoder, export, scaling, step
 from modeling_esi.benchmarks.comparison import DTYPES, Settings
 from modeling_esi.benchmarks.machine import describe, num_cores
 
@@ -89,11 +90,15 @@ def start_step(arguments: argparse.Namespace) -> Lines:
     return step.run(settings_from(step.StepSettings, arguments))
 
 
+def start_export(arguments: argparse.Namespace) -> Lines:
+    return export.run(settings_from(export.ExportSettings, arguments), arguments.models)
+
+
 def start_scaling(arguments: argparse.Namespace) -> Iterator[str]:
     return scaling.run()
 
 
-def settings_from(kind: type[Settings], arguments: argparse.Namespace) -> Any:
+def settings_from(kind: type[Settings] | type[export.ExportSettings], arguments: argparse.Namespace) -> Any:
     """The settings' fields as the command line gave them; ValueError as theirs."""
     names = {one.name for one in fields(kind)}
     given = {name: value for name, value in vars(arguments).items() if name in names and value is not None}
@@ -117,6 +122,7 @@ def build_parser() -> argparse.ArgumentParser:
         add_record_flags(add(name, start_records, about))
     add_encoder_flags(add("encoder", start_encoder, encoder.__doc__))
     add_step_flags(add("step", start_step, step.__doc__))
+    add_export_flags(add("export", start_export, export.__doc__))
     add("scaling", start_scaling, scaling.__doc__)
     return parser
 
@@ -141,6 +147,16 @@ def add_step_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max_tokens", type=int, default=500, help="of the longest text")
     parser.add_argument("--seed", type=int, default=0, help="of lengths, tokens and signals")
     add_comparison_flags(parser, "default: float32 bf16")
+
+
+def add_export_flags(parser: argparse.ArgumentParser) -> None:
+    about = f"folders of saved models, or presets with random weights; default: {' '.join(export.PRESETS)}"
+    parser.add_argument("--models", nargs="+", default=export.PRESETS, metavar="MODEL", help=about)
+    parser.add_argument("--records", metavar="FOLDER", help="of WFDB files to measure on; default: synthetic ones")
+    parser.add_argument("--num_records", type=int, default=32, help="how many of them")
+    parser.add_argument("--batch_size", type=int, default=8, help="records in a call")
+    parser.add_argument("--rounds", type=int, default=5, help="measurements of each; the median counts")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures and the machine there")
 
 
 def add_comparison_flags(parser: argparse.ArgumentParser, dtypes_help: str) -> None:

@@ -12,6 +12,7 @@ import logging
 import os
 import statistics
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import numpy as np
 
 from .files import Runner, check_installed, checked_output, facts_path, metadata_of, onnx_runner, written_aside
 
-PRODUCTS = ["MatMul", "Gemm"]  # what becomes integers; convolutions of integers are slower than of float32 there
+PRODUCTS = ("MatMul", "Gemm")  # what becomes integers; convolutions of integers are slower than of float32 there
 NUM_SIGNALS, ROUNDS = 8, 5
 LARGEST_FILE = 1_500_000_000  # bytes in one file; protobuf ends at 2 GB
 
@@ -51,9 +52,9 @@ def quantise_onnx(
     check_installed("onnx", "onnxruntime")
     facts = _facts_beside(source)
     with written_aside(target, facts) as path:
-        _quantise(source, path)
+        write_int8(source, path)
         signals = made_up_signals(facts) if signals is None else signals
-        facts["int8"] = compare(onnx_runner(source), onnx_runner(path), signals)
+        facts["int8"] = compare(onnx_runner(source, 1), onnx_runner(path, 1), signals)
         facts["int8"]["size_ratio"] = _size(path) / _size(source)
         _tell(path, facts)
     return facts
@@ -63,21 +64,13 @@ def compare(reference: Runner, other: Runner, signals: np.ndarray, rounds: int =
     """Agreement and speed of two runners of one tower, called in turn on the same signals `(B, 12, T)`.
 
     Returns:
-        `cosine_mean` and `cosine_least` of the rows of the outputs; the same less the mean row (`centred_...`), which
-        is what tells records from each other; `max_difference`; `seconds` of the reference and `seconds_other`
-        (medians of processor time of this process, all threads together); `speed_ratio`, above 1 where the other is
-        faster; `num_signals`. Rows that are NaN are left out.
+        What `agreement` gives; `seconds` of the reference and `seconds_other`, medians of this process's processor
+        time; `speed_ratio`, above 1 where the other is faster.
 
     Raises:
-        ValueError: fewer than two rows to compare.
+        ValueError: as `agreement`.
     """
-    expected, output = reference(signals)[0].astype(np.float64), other(signals)[0].astype(np.float64)
-    kept = ~np.isnan(expected).any(axis=1)
-    expected, output = expected[kept], output[kept]
-    if len(expected) < 2:
-        raise ValueError(f"signals: expected at least two that the model accepts, got {len(expected)}.")
-    cosines = _cosines(expected, output)
-    centred = _cosines(expected - expected.mean(axis=0), output - expected.mean(axis=0))
+    agreed = agreement(reference(signals)[0], other(signals)[0])
     seconds: dict[Runner, list[float]] = {reference: [], other: []}
     for _ in range(rounds):
         for run, measured in seconds.items():
@@ -85,12 +78,30 @@ def compare(reference: Runner, other: Runner, signals: np.ndarray, rounds: int =
             run(signals)
             measured.append(time.process_time() - started)
     of_reference, of_other = (statistics.median(measured) for measured in seconds.values())
+    return agreed | {"seconds": of_reference, "seconds_other": of_other, "speed_ratio": of_reference / of_other}
+
+
+def agreement(expected: np.ndarray, output: np.ndarray) -> dict[str, Any]:
+    """How near the outputs `(B, P)` of two files for the same records are.
+
+    Returns:
+        `cosine_mean` and `cosine_least` over the rows; the same less the expected mean row (`centred_...`), which is
+        what tells records from each other; `max_difference`; `num_signals`. Rows that are NaN are left out.
+
+    Raises:
+        ValueError: fewer than two rows to compare.
+    """
+    kept = ~np.isnan(expected).any(axis=1)
+    expected, output = expected[kept].astype(np.float64), output[kept].astype(np.float64)
+    if len(expected) < 2:
+        raise ValueError(f"signals: expected at least two that the model accepts, got {len(expected)}.")
+    cosines = _cosines(expected, output)
+    centred = _cosines(expected - expected.mean(axis=0), output - expected.mean(axis=0))
     return {
         "num_signals": len(expected),
         "cosine_mean": float(cosines.mean()), "cosine_least": float(cosines.min()),
         "centred_cosine_mean": float(centred.mean()), "centred_cosine_least": float(centred.min()),
         "max_difference": float(np.abs(expected - output).max()),
-        "seconds": of_reference, "seconds_other": of_other, "speed_ratio": of_reference / of_other,
     }  # fmt: skip
 
 
@@ -125,7 +136,8 @@ def _facts_beside(source: str | os.PathLike[str]) -> dict[str, Any]:
     return facts
 
 
-def _quantise(source: str | os.PathLike[str], path: Path) -> None:
+def write_int8(source: str | os.PathLike[str], path: Path, operators: Sequence[str] = PRODUCTS) -> None:
+    """Write an ONNX file with the constant weights of these operators as 8-bit integers, unmeasured."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     logger = logging.getLogger()
@@ -133,7 +145,7 @@ def _quantise(source: str | os.PathLike[str], path: Path) -> None:
     logger.setLevel(logging.ERROR)  # onnxruntime recommends a step that changes nothing here, on the root logger
     try:
         quantize_dynamic(
-            Path(source), path, op_types_to_quantize=PRODUCTS, per_channel=True, weight_type=QuantType.QInt8,
+            Path(source), path, op_types_to_quantize=list(operators), per_channel=True, weight_type=QuantType.QInt8,
             use_external_data_format=_size(source) > LARGEST_FILE,
         )  # fmt: skip
     finally:
