@@ -173,7 +173,7 @@ def read_results(path: Path) -> dict[str, Any]:
     """A file of results. Raises ValueError where it is not what an evaluation writes, FileNotFoundError without one."""
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
-        result_list(result)
+        result_list([result])
     except ValueError as error:
         raise ValueError(f"{path.name}: expected results of an evaluation, got {error}") from error
     return result

@@ -221,21 +221,33 @@ def _hub_errors(what: str, endpoint: str, meanwhile: str) -> Iterator[None]:
             f"{what}: expected a repository and revision at {endpoint} that may be read, got {type(error).__name__}: "
             "look at the name; a private repository needs `hf auth login`."
         ) from error
-    except HfHubHTTPError as error:
-        status = error.response.status_code
-        if status in (401, 403):
-            raise PermissionError(
-                f"{what}: expected a token that may do this, got status {status} from {endpoint}: "
-                "run `hf auth login` or pass token=..."
-            ) from error
-        if status == 412:
-            raise ValueError(f"{what}: the repository was changed meanwhile; look at it, then try again.") from error
-        raise ConnectionError(f"{what}: got status {status} from {endpoint}: try again; {meanwhile}.") from error
-    except (HTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
-        raise ConnectionError(
-            f"{what}: expected to reach {endpoint}, got {type(error).__name__}: {error}. Look at the "
-            f"network and at HF_ENDPOINT and HF_HUB_OFFLINE; {meanwhile}."
-        ) from error
+    except (HfHubHTTPError, HTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, RuntimeError) as error:
+        raise _in_plain_words(error, what, endpoint, meanwhile) from error
+
+
+def _in_plain_words(error: Exception, what: str, endpoint: str, meanwhile: str) -> Exception:
+    status = _status_of(error)
+    if status in (401, 403):
+        return PermissionError(
+            f"{what}: expected a token that may do this, got status {status} from {endpoint}: "
+            "run `hf auth login` or pass token=..."
+        )
+    if status == 412:
+        return ValueError(f"{what}: the repository was changed meanwhile; look at it, then try again.")
+    if status is not None:
+        return ConnectionError(f"{what}: got status {status} from {endpoint}: try again; {meanwhile}.")
+    return ConnectionError(
+        f"{what}: expected to reach {endpoint}, got {type(error).__name__}: {error}. Look at the network and at "
+        f"HF_ENDPOINT and HF_HUB_OFFLINE; {meanwhile}."
+    )
+
+
+def _status_of(error: BaseException | None) -> int | None:
+    """The Hub's status behind an error; huggingface_hub wraps some."""
+    while error is not None and not isinstance(error, HfHubHTTPError):
+        error = error.__cause__
+    response = getattr(error, "response", None)
+    return None if response is None else response.status_code
 
 
 # ----- command line --------------------------------------------------------------------------------------------------

@@ -312,5 +312,11 @@ if has_text:
     texts = door(text=["sinus rhythm"])
     with torch.no_grad():
         model.get_text_features(**texts)
-print(f"{type(model).__name__} and {type(door).__name__}, a record gives {tuple(output.shape)}")
+tasks = sorted(getattr(config, "custom_pipelines", None) or {})
+wants = {"zero-shot-ecg-classification": {"candidate_labels": ["sinus rhythm"]}, "ecg-to-text": {"max_new_tokens": 4}}
+for task in tasks:
+    pipe = transformers.pipeline(task, model=folder, trust_remote_code=True)
+    pipe({"signal": signal, "sampling_rate": 500, "leads": leads}, **wants.get(task, {}))
+told = f"; pipelines {', '.join(tasks)}" if tasks else ""
+print(f"{type(model).__name__} and {type(door).__name__}, a record gives {tuple(output.shape)}{told}")
 """

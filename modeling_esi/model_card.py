@@ -29,6 +29,7 @@ from .card_results import (
     table,
     without_paths,
 )
+from .pipeline_esi import pipelines_of
 
 CARD_NAME = "README.md"
 PAPER = "https://arxiv.org/abs/2405.19366"
@@ -344,7 +345,16 @@ def _how_to_use(model: PreTrainedModel, name: str) -> str:
         code += _COMPARE + (_WRITE if _can_write(model) else "")
     else:
         code += _CLASSIFY if _is_classifier(model) else _EMBED
-    return f"```python\n{code.strip()}\n```\n\n{_WITH_PACKAGE}"
+    return f"```python\n{code.strip()}\n```\n\n{_pipelines(model)}\n\n{_WITH_PACKAGE}"
+
+
+def _pipelines(model: PreTrainedModel) -> str:
+    if not (tasks := list(pipelines_of(model))):
+        return "No pipeline of transformers is registered for this class."
+    named = f"`{tasks[0]}`" + (f" (others: {', '.join(f'`{task}`' for task in tasks[1:])})" if tasks[1:] else "")
+    more = _LABELS if _has_text(model) else ""
+    code = _PIPELINE.format(task=tasks[0], more=more).strip()
+    return f"Or as a pipeline of transformers, {named}, after the lines above:\n\n```python\n{code}\n```"
 
 
 _LOAD = """
@@ -360,6 +370,13 @@ signal = np.random.default_rng(0).normal(size=(12, 5000))  # put your record her
 leads = ["I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6"]  # in the order of its rows
 inputs = {door}(signal, sampling_rate=500, leads=leads)
 """
+_PIPELINE = """
+from transformers import pipeline
+
+ask = pipeline("{task}", model=model_id, trust_remote_code=True)
+print(ask({{"signal": signal, "sampling_rate": 500, "leads": leads}}{more}))
+"""
+_LABELS = ', candidate_labels=["sinus rhythm", "left bundle branch block"]'
 _COMPARE = """texts = processor(text=["sinus rhythm", "left bundle branch block"])
 with torch.no_grad():
     ecg_embeds = model.get_ecg_features(**inputs)

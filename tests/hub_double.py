@@ -5,6 +5,7 @@ import contextlib
 import hashlib
 import json
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -20,7 +21,7 @@ class HubDouble(ThreadingHTTPServer):
 
     `refuse`: the status with which every request is answered; None answers them. `refuse_paths`: the same for paths
     that end in a word. `lfs_from`: the size from which files go to LFS. `most_bytes`: the largest body that was sent at
-    once. `messages`: the first lines of the commits.
+    once. `slow_uploads`: none ends while it is true; `uploading` is set by the first. `messages`: of the commits.
     """
 
     daemon_threads = True
@@ -34,6 +35,7 @@ class HubDouble(ThreadingHTTPServer):
         self.private: dict[str, bool] = {}
         self.refuse: int | None = None
         self.refuse_paths: dict[str, int] = {}
+        self.slow_uploads, self.uploading = False, threading.Event()
         self.messages: list[str] = []
         self.lfs_from, self.most_bytes = 1, 0
 
@@ -97,6 +99,9 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer({"error": "refused"}, told[0] if told else self.server.refuse)
         parts = path.strip("/").split("/")
         if method == "PUT":
+            while self.server.slow_uploads:
+                self.server.uploading.set()
+                time.sleep(0.05)
             self.server.most_bytes = max(self.server.most_bytes, len(body))
             self.server.lfs[parts[-1]] = body
             return self.answer({})

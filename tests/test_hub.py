@@ -1,369 +1,145 @@
-"""The card says facts and nothing else; the code in it runs; a push is one commit, or an error that says what to do."""
+"""A push is one commit that anybody can load, or an error that says what to do; check finds what is not as it seems."""
 
-import base64
 import json
 import os
-import re
+import pickle
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import textwrap
 from pathlib import Path
 
 import huggingface_hub.constants
 import pytest
 import torch
+from hub_double import hub_of_this_process
 from huggingface_hub import ModelCard
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
-from tokenizers.processors import TemplateProcessing
-from transformers import PreTrainedTokenizerFast
+from test_model_card import FACTS, RESULT, code_of, tiny_model, tiny_processor, write_results
 
-from modeling_esi import (
-    ESIConfig,
-    ESIEcgModel,
-    ESIFeatureExtractor,
-    ESIForECGClassification,
-    ESIModel,
-    ESIProcessor,
-)
-from modeling_esi.hub import push_folder, write_model_card
-from modeling_esi.model_card import is_hub_id
+from modeling_esi.hub import main, pull_folder, push_folder
+from modeling_esi.hub_check import check_folder
+from modeling_esi.model_card import write_model_card
 
-PAPER_URL = "https://arxiv.org/abs/2405.19366"
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "sinus", "rhythm", "left", "bundle", "branch", "block"]
-TEXT = {
-    "model_type": "bert", "vocab_size": len(WORDS), "hidden_size": 36, "num_hidden_layers": 1,
-    "num_attention_heads": 3, "intermediate_size": 37, "max_position_embeddings": 99,
-}  # fmt: skip
-ECG = {"depths": [1, 1, 1, 1], "hidden_sizes": [8, 16, 24, 40]}
-DECODER = {
-    "hidden_size": 36, "num_hidden_layers": 1, "num_attention_heads": 2, "head_dim": 16, "bos_token_id": 2,
-    "eos_token_id": 3,
-}  # fmt: skip
-FACTS = {"license": "cc-by-4.0", "training_data": "PTB-XL folds 1-8: 17,084 records, split by patient."}
-RESULT = {
-    "trained": {
-        "test/auroc/AFIB": 0.91, "test/auroc/WPW": None, "test/macro_auroc": 0.91, "test/macro_auroc_low": 0.88,
-        "test/macro_auroc_high": 0.93, "test/num_positives/AFIB": 152, "test/num_positives/WPW": 0,
-        "test/num_records": 2158, "test/labels_left_out": ["WPW"], "test/ecg_to_text/recall@1": 0.25,
-        "test/ln_batch": 3.87,
-    },
-    "random_weights": {"test/macro_auroc": 0.52, "test/auroc/AFIB": 0.55, "test/ecg_to_text/recall@1": 0.01},
-    "dataset": "PTB-XL rhythm",
-    "protocol": "zero-shot, own prompts, 200 resamples of patients",
-    "seen_in_training": False,
-}  # fmt: skip
-
-
-def tiny_model(variant: str = "esi") -> ESIModel:
-    torch.manual_seed(0)
-    return ESIModel(
-        ESIConfig.from_variant(variant, ecg_config=ECG, text_config=TEXT, decoder_config=DECODER, projection_dim=28)
-    )
-
-
-def tiny_processor() -> ESIProcessor:
-    words = Tokenizer(WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]"))
-    words.pre_tokenizer = Whitespace()
-    words.post_processor = TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, pad_token="[PAD]", unk_token="[UNK]")
-    return ESIProcessor(ESIFeatureExtractor(sampling_rate=100, duration=2.0), tokenizer)
+NAME = "someone/esi"
 
 
 @pytest.fixture
-def folder(tmp_path) -> Path:
-    return tmp_path / "esi-ecg"
-
-
-def sections(path: Path) -> dict[str, str]:
-    parts = re.split(r"^## (.+)\n", ModelCard.load(path).text, flags=re.MULTILINE)
-    return dict(zip(parts[1::2], parts[2::2], strict=True))
-
-
-# ----- facts ---------------------------------------------------------------------------------------------------------
-
-
-def test_metadata_round_trip(folder):
-    path = write_model_card(
-        folder,
-        tiny_model(),
-        **FACTS,
-        base_model="michiyasunaga/BioLinkBERT-base",
-        results=RESULT,
-        language=["de", "en"],
-    )
-    data = ModelCard.load(path).data.to_dict()
-    assert path == folder / "README.md"
-    assert data["license"] == "cc-by-4.0" and data["library_name"] == "transformers"
-    assert data["pipeline_tag"] == "feature-extraction" and data["language"] == ["de", "en"]
-    assert data["base_model"] == "michiyasunaga/BioLinkBERT-base"
-    assert {"ecg", "electrocardiogram", "contrastive-learning"} <= set(data["tags"])
-    (index,) = data["model-index"]
-    (result,) = index["results"]
-    assert index["name"] == "esi-ecg"
-    assert result["dataset"] == {"name": "PTB-XL rhythm", "type": "ptb-xl_rhythm", "split": "test"}
-    macro = next(metric for metric in result["metrics"] if metric["type"] == "roc_auc")
-    assert macro["value"] == 0.91 and macro["name"] == "test/macro_auroc"
-    assert macro["args"] == {
-        "protocol": RESULT["protocol"], "interval_95_low": 0.88, "interval_95_high": 0.93, "random_weights": 0.52,
-    }  # fmt: skip
-    assert [metric["name"] for metric in result["metrics"]] == ["test/macro_auroc", "test/ecg_to_text/recall@1"]
-
-
-def test_results_stand_beside_floor_interval_and_protocol(folder):
-    text = sections(write_model_card(folder, tiny_model(), **FACTS, results=RESULT))["Results"]
-    assert "| test/macro_auroc | 0.9100 | 0.8800 to 0.9300 | 0.5200 |" in text
-    assert "| test/auroc/AFIB | 0.9100 | 0.5500 | 152 |" in text
-    assert "not in the mean): WPW." in text and "`test/num_records`: 2,158." in text
-    assert "Protocol: zero-shot, own prompts, 200 resamples of patients." in text
-    assert "**Leakage.** Trained on: PTB-XL folds 1-8" in text and "PTB-XL rhythm: no." in text
-    bare = {"trained": {"macro_auroc": 0.9}}
-    text = sections(write_model_card(folder, tiny_model(), **FACTS, results=[bare]))["Results"]
-    assert "Data: not stated. Protocol: not stated." in text and "| 0.9000 | not stated | not stated |" in text
-    assert "Were the records of the evaluation in training? evaluation data: not stated." in text
-    with pytest.raises(ValueError, match=r"expected a mapping with 'trained', .* got \['macro_auroc'\]"):
-        write_model_card(folder, tiny_model(), **FACTS, results={"macro_auroc": 0.9})
-
-
-def test_what_nobody_stated_is_said_to_be_missing(folder):
-    path = write_model_card(folder, tiny_model(), license="mit", training_data="")
-    text = sections(path)
-    assert (
-        "training data are not stated" in text["Training data"] and "Started from: not stated." in text["Training data"]
-    )
-    assert "recipe is not stated" in text["Training recipe"]
-    assert "No evaluation results are stated" in text["Results"]
-    assert "how the signals were prepared is not stated" in text["Input"]
-    assert "Not a medical device" in text["Intended use and limits"]
-    assert PAPER_URL in text["Citation"]
-    data = ModelCard.load(path).data.to_dict()
-    assert not {"model-index", "base_model", "language"} & set(data)
-
-
-def test_architecture_is_read_off_the_model(folder):
-    model = tiny_model()
-    tiny_processor().save_pretrained(folder)
-    text = sections(
-        write_model_card(
-            folder, model, **FACTS, recipe={"lr": 5e-5, "warmup": None}, data_licenses={"PTB-XL": "CC BY 4.0"}
-        )
-    )
-    assert f"| parameters | {sum(p.numel() for p in model.parameters()):,} |" in text["Architecture"]
-    assert "[8, 16, 24, 40]" in text["Architecture"] and "**Variant `esi`**" in text["Architecture"]
-    assert "| sampling_rate | 100 |" in text["Input"] and "| duration | 2.0 |" in text["Input"]
-    assert "| lr | 5e-05 |" in text["Training recipe"] and "warmup" not in text["Training recipe"]
-    assert "| PTB-XL | CC BY 4.0 |" in text["Training data"]
-    assert "Generated reports can be fluent and wrong" in text["Intended use and limits"]
-
-
-def test_the_released_variant_is_not_said_to_write_reports(folder):
-    path = write_model_card(folder, tiny_model("released"), license="gpl-3.0", training_data="published weights")
-    text = sections(path)
-    assert "**Variant `released`**" in text["Architecture"]
-    assert "generate(" not in text["How to use"] and "cannot write reports" in text["Intended use and limits"]
-    assert "report-generation" not in ModelCard.load(path).data.tags
-
-
-@pytest.mark.parametrize("supervised", [True, False])
-def test_label_supervised_text_is_a_warning(folder, supervised):
-    text = write_model_card(
-        folder, tiny_model(), **FACTS, results=RESULT, text_is_label_supervised=supervised
-    ).read_text()
-    assert ("label-supervised, and not comparable" in text) == supervised
-
-
-# ----- licence and paths ---------------------------------------------------------------------------------------------
-
-
-def test_gpl_weights_stay_gpl(folder):
-    path = write_model_card(folder, tiny_model(), license="GPL-3.0", training_data="published weights")
-    assert ModelCard.load(path).data.license == "gpl-3.0"
-    assert "`gpl-3.0`. This is the licence of the weights" in sections(path)["Licence"]
-
-
-@pytest.mark.parametrize("license", ["", "  ", None, "Apache 2.0", "see below"])
-def test_a_licence_that_is_none_is_refused(folder, license):
-    with pytest.raises(ValueError, match="license: expected the Hub's identifier"):
-        write_model_card(folder, tiny_model(), license=license, training_data="x")
-    assert not folder.exists()
-
-
-def test_no_path_of_this_machine_enters_a_card(folder, tmp_path):
-    encoder = tmp_path / "text-encoder"
-    encoder.mkdir()
-    path = write_model_card(
-        folder,
-        tiny_model(),
-        license="mit",
-        training_data=f"records of {tmp_path}/ptbxl/v1.0.3, listed in ~/lists/train.csv and ../shared/more.csv",
-        base_model=[str(encoder), "michiyasunaga/BioLinkBERT-base"],
-        results=RESULT | {"dataset": f"PTB-XL ({tmp_path}/x)", "protocol": r"split of C:\data\split.csv"},
-        recipe={"data_dir": tmp_path, "meta": f"{tmp_path}/a b.csv", "options": {"files": [f"{tmp_path}/c d"]}},
-        data_licenses={"PTB-XL": f"CC BY 4.0, https://physionet.org/content/ptb-xl/, {tmp_path}/LICENSE"},
-    )
-    text = path.read_text()
-    for leak in (
-        str(tmp_path),
-        tmp_path.name,
-        "lists",
-        "more.csv",
-        "split.csv",
-        "a b.csv",
-        "c d",
-        "LICENSE",
-        "text-encoder",
-    ):
-        assert leak not in text, leak
-    assert ModelCard.load(path).data.base_model == "michiyasunaga/BioLinkBERT-base"
-    assert "https://physionet.org/content/ptb-xl/" in text and PAPER_URL in text
-    assert "a local folder, whose origin is not stated" in text
-
-
-def test_ordinary_slashes_are_no_paths(folder):
-    said = "500 Hz and/or 100 Hz, 60/min, I/II, train/validation/test, see https://example.org/a/b, (1)/(2)"
-    text = write_model_card(folder, tiny_model(), license="mit", training_data=said).read_text()
-    assert said in text
-
-
-def test_names_on_the_hub(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "runs" / "bert").mkdir(parents=True)
-    assert is_hub_id("michiyasunaga/BioLinkBERT-base") and is_hub_id("bert-base-uncased")
-    for name in ("runs/bert", "./runs/bert", str(tmp_path), "a/b/c", "~", "", None, tmp_path):
-        assert not is_hub_id(name)
-
-
-# ----- the code in the card ------------------------------------------------------------------------------------------
-
-
-def run_clean(code: str, folder: Path) -> str:
-    """Output of code in a new interpreter beside the folder, without this package and with empty caches."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    environment |= {"HF_HOME": str(folder.parent / "cache"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    blocker = "import sys\nsys.modules['modeling_esi'] = None  # as where it is not installed\n"
-    done = subprocess.run(
-        [sys.executable, "-c", blocker + code], cwd=folder.parent, env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def code_of(path: Path) -> str:
-    return re.search(r"```python\n(.*?)```", sections(path)["How to use"], re.DOTALL)[1]
-
-
-def test_the_code_in_the_card_runs_as_written(folder):
-    model = tiny_model()
-    model.save_pretrained(folder)
-    tiny_processor().save_pretrained(folder)
-    output = run_clean(code_of(write_model_card(folder, model, **FACTS)), folder)
-    assert re.match(r"tensor\(\[\[-?\d\.\d+,\s+-?\d\.\d+\]\]\)", output)
-
-
-@pytest.mark.parametrize("model_class", [ESIModel, ESIEcgModel, ESIForECGClassification])
-def test_the_code_runs_with_the_package_too(folder, model_class, monkeypatch, capsys):
-    config = tiny_model().config
-    config.id2label = {0: "AFIB", 1: "NORM", 2: "LBBB"}
-    model = model_class(config.ecg_config if model_class is ESIEcgModel else config)
-    model.save_pretrained(folder)
-    processor = tiny_processor()
-    (processor if model_class is ESIModel else processor.feature_extractor).save_pretrained(folder)
-    path = write_model_card(folder, model, **FACTS)
-    monkeypatch.chdir(folder.parent)
-    exec(code_of(path).replace(", trust_remote_code=True", ""), {})
-    expected = {ESIModel: "tensor", ESIEcgModel: "torch.Size([1, 40])", ESIForECGClassification: "{'AFIB': 0."}
-    assert expected[model_class] in capsys.readouterr().out
-    assert ModelCard.load(path).data.pipeline_tag == (None if "Class" in model_class.__name__ else "feature-extraction")
-
-
-# ----- push ----------------------------------------------------------------------------------------------------------
-
-
-class HubDouble(BaseHTTPRequestHandler):
-    """As much of the Hub as one push needs; it keeps what was asked and what was committed."""
-
-    def do_POST(self):
-        body = self.rfile.read(int(self.headers["Content-Length"])).decode()
-        self.server.asked.append(self.path)
-        if self.server.refuse:
-            return self.answer({"error": "unauthorized"}, 401)
-        if self.path == "/api/repos/create":
-            self.server.created = json.loads(body)
-            self.answer({"url": f"{self.server.url}/someone/{json.loads(body)['name']}"})
-        elif self.path.endswith("/preupload/main"):
-            files = [
-                {"path": file["path"], "uploadMode": "regular", "shouldIgnore": False}
-                for file in json.loads(body)["files"]
-            ]
-            self.answer({"files": files})
-        elif self.path.endswith("/commit/main"):
-            self.server.commits.append([json.loads(line) for line in body.splitlines()])
-            self.answer({"commitUrl": f"{self.server.url}/someone/esi/commit/abc", "commitOid": "abc"})
-        else:
-            self.answer({"errors": [], "warnings": []})  # validate-yaml
-
-    def do_GET(self):
-        self.answer({"error": "not found"}, 404 if not self.server.refuse else 401)
-
-    def answer(self, content, status=200):
-        payload = json.dumps(content).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(payload)))
-        self.end_headers()
-        self.wfile.write(payload)
-
-    def log_message(self, *args):
-        pass
+def hub(monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")  # for the processes that a test starts
+    monkeypatch.setattr("transformers.utils.hub._hf_api", None)  # it remembers where the Hub was
+    with hub_of_this_process(monkeypatch, tmp_path / "hub_cache") as server:
+        yield server
 
 
 @pytest.fixture
-def hub(monkeypatch):
-    server = ThreadingHTTPServer(("127.0.0.1", 0), HubDouble)
-    server.url = f"http://127.0.0.1:{server.server_port}"
-    server.asked, server.commits, server.refuse, server.created = [], [], False, None
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", server.url)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
-    yield server
-    server.shutdown()
-    server.server_close()
+def saved(tmp_path) -> Path:
+    return save(tmp_path / "esi-ecg")
 
 
-@pytest.fixture
-def saved(folder) -> Path:
+def save(folder: Path, shift: float = 0.0, **options) -> Path:
+    """A model folder as training leaves it, with a result in its card and beside it."""
     model = tiny_model()
-    model.save_pretrained(folder)
+    model.ecg_norm.weight.data += shift
+    model.save_pretrained(folder, **options)
     tiny_processor().save_pretrained(folder)
-    write_model_card(folder, model, **FACTS)
-    (folder / "checkpoint-7").mkdir()
+    write_model_card(folder, model, **FACTS, results=RESULT)
+    (folder / "results.json").write_text(json.dumps({name: RESULT[name] for name in ("trained", "random_weights")}))
+    (folder / "checkpoint-7").mkdir(exist_ok=True)
     (folder / "checkpoint-7" / "optimizer.bin").write_bytes(b"1")
     (folder / ".hidden").write_text("x")
     return folder
 
 
+def push(folder: Path, name: str = NAME, **options) -> str:
+    return push_folder(folder, name, token="hf_of_nobody", **options)
+
+
+def run_elsewhere(code: str, hub, place: Path) -> list[str]:
+    """Lines that code printed in a clean interpreter, whose Hub is the double and whose cache is empty."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment |= {
+        "HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(place / "home"), "HF_HUB_OFFLINE": "0",
+        "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
+    blocker = "import sys\nsys.modules['modeling_esi'] = None  # as where it is not installed\n"
+    command = [sys.executable, "-P", "-c", blocker + textwrap.dedent(code)]
+    done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout.splitlines()
+
+
+def found_in(folder: Path, **options) -> dict[str, tuple[str, str]]:
+    return {finding.what: (finding.verdict, finding.detail) for finding in check_folder(folder, **options)}
+
+
+@pytest.fixture
+def no_load(monkeypatch):
+    """Looks at files without the other interpreter, which takes seconds."""
+    monkeypatch.setattr("modeling_esi.hub_check._strange_code", lambda folder: ["everything"])
+
+
+# ----- push ----------------------------------------------------------------------------------------------------------
+
+
 def test_push_is_one_commit_of_all_files(hub, saved):
     local = (saved / "README.md").read_text()
-    url = push_folder(saved, "esi", private=True, token="hf_of_nobody", commit_message="A better one")
-    assert url.endswith("/someone/esi/commit/abc") and len(hub.commits) == 1
-    assert hub.created["name"] == "esi"
-    header, *files = hub.commits[0]
-    assert header["value"]["summary"] == "A better one"
-    content = {file["value"]["path"]: base64.b64decode(file["value"]["content"]) for file in files}
-    assert set(content) == {path.name for path in saved.iterdir()} - {"checkpoint-7", ".hidden"}
-    assert {"model.safetensors", "config.json", "modeling_esi.py", "processor_config.json"} <= set(content)
-    assert 'model_id = "someone/esi"  # this folder' in content["README.md"].decode()
+    url = push(saved, "esi", private=True, commit_message="A better one")
+    assert url == f"{hub.url}/{NAME}/commit/{1:040x}" and len(hub.commits[NAME]) == 2
+    assert hub.private[NAME] and hub.messages == ["A better one"]
+    files = hub.files(NAME)
+    assert set(files) == {path.name for path in saved.iterdir()} - {"checkpoint-7", ".hidden"}
+    assert {"model.safetensors", "config.json", "modeling_esi.py", "pipeline_esi.py"} <= set(files)
+    card = files["README.md"].decode()
+    assert 'model_id = "someone/esi"  # this folder' in card and "\n# esi\n" in card and "\n- name: esi\n" in card
     assert (saved / "README.md").read_text() == local and 'model_id = "esi-ecg"' in local
-    assert content["model.safetensors"] == (saved / "model.safetensors").read_bytes()
+    assert files["model.safetensors"] == (saved / "model.safetensors").read_bytes()
+
+
+def test_a_second_push_leaves_nothing_of_the_first(hub, saved, no_load, tmp_path):
+    """Fewer shards and other results: the old ones go in the same commit; what others put there stays."""
+    sharded = save(tmp_path / "sharded", max_shard_size="100KB")
+    assert len(list(sharded.glob("*.safetensors"))) > 1
+    (sharded / "results_zero_shot.json").write_text(json.dumps(RESULT))
+    (sharded / "NOTICE.txt").write_text("of somebody")
+    push(sharded)
+    push(saved)
+    local = {path.name for path in saved.iterdir()} - {"checkpoint-7", ".hidden"}
+    assert set(hub.files(NAME)) == local | {"NOTICE.txt"}
+    assert [len(commit) > 1 for commit in hub.commits[NAME]] == [False, True, True]
+    assert found_in(pull_folder(NAME, tmp_path / "pulled"))["weights"][0] == "ok"
+
+
+def test_paths_of_the_machine_stay_on_it(hub, saved, tmp_path):
+    trained = json.loads((saved / "results.json").read_text())
+    told = {"settings": {"model": str(tmp_path)}, "notes": [f"read {tmp_path}/x"]}
+    (saved / "results.json").write_text(json.dumps(trained | told))
+    push(saved)
+    assert not [name for name, content in hub.files(NAME).items() if str(tmp_path).encode() in content]
+    assert json.loads(hub.files(NAME)["results.json"])["trained"] == trained["trained"]
+
+
+@pytest.mark.parametrize(("where", "status"), [("PUT /lfs", 403), ("/commit/", 409), ("/preupload/", 400)])
+def test_an_interrupted_push_changes_nothing(hub, saved, tmp_path, where, status):
+    push(saved)
+    hub.refuse_paths = {where: status}
+    with pytest.raises((ConnectionError, PermissionError), match=rf"got status {status} .*"):
+        push(save(tmp_path / "tuned", shift=1.0))
+    hub.refuse_paths = {}
+    assert len(hub.commits[NAME]) == 2
+    pulled = pull_folder(NAME, tmp_path / "pulled")
+    assert (pulled / "model.safetensors").read_bytes() == (saved / "model.safetensors").read_bytes()
+
+
+def test_who_pushed_meanwhile_is_not_overwritten(hub, saved):
+    push(saved)
+    hub.refuse_paths = {"/commit/": 412}
+    with pytest.raises(ValueError, match="the repository was changed meanwhile"):
+        push(saved)
 
 
 def test_push_without_permission_says_what_to_do(hub, saved):
-    hub.refuse = True
+    hub.refuse = 401
     with pytest.raises(PermissionError, match=r"got status 401 .* run `hf auth login`"):
-        push_folder(saved, "someone/esi", token="hf_of_nobody")
+        push(saved)
     assert not hub.commits
 
 
@@ -371,17 +147,240 @@ def test_push_without_network_says_what_to_do(monkeypatch, saved):
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     with pytest.raises(ConnectionError, match="expected to reach http://127.0.0.1:9, got .*HF_HUB_OFFLINE"):
-        push_folder(saved, "someone/esi", token="hf_of_nobody")
+        push(saved)
 
 
-def test_push_refuses_a_folder_without_card_or_licence(hub, saved):
+def test_push_refuses_what_nobody_should_get(hub, saved):
     with pytest.raises(ValueError, match="Repo id must"):
-        push_folder(saved, "not a name/x", token="hf_of_nobody")
+        push(saved, "not a name/x")
+    (saved / "training_args.bin").write_bytes(pickle.dumps({"a": 1}))
+    with pytest.raises(ValueError, match="pickles: training_args.bin: can run code"):
+        push(saved)
+    (saved / "training_args.bin").unlink()
+    tiny_model("released").save_pretrained(saved)
+    with pytest.raises(ValueError, match="hashes: the card describes other weights: write it anew"):
+        push(saved)
     card = (saved / "README.md").read_text()
     (saved / "README.md").write_text(card.replace("license: cc-by-4.0\n", ""))
     with pytest.raises(ValueError, match="license: expected"):
-        push_folder(saved, "someone/esi")
+        push(saved)
     (saved / "README.md").unlink()
     with pytest.raises(ValueError, match="got none of README.md: model.save_pretrained"):
-        push_folder(saved, "someone/esi")
-    assert not hub.asked
+        push(saved)
+    assert not hub.commits and not [path for path in hub.asked if "commit" in path]
+
+
+# ----- what others get -----------------------------------------------------------------------------------------------
+
+
+def test_a_clean_interpreter_loads_what_was_pushed(hub, saved, tmp_path):
+    """The issue's proof, and the card's code as it is written: an empty cache, no package, the Hub's names alone."""
+    push(saved)
+    code = """
+        import torch
+        from huggingface_hub import ModelCard, snapshot_download
+        from transformers import AutoModel, AutoProcessor, pipeline
+
+        name = "someone/esi"
+        model = AutoModel.from_pretrained(name, trust_remote_code=True)
+        processor = AutoProcessor.from_pretrained(name, trust_remote_code=True)
+        pipe = pipeline("ecg-feature-extraction", model=name, trust_remote_code=True)
+        card = ModelCard.load(name)
+        card.validate()
+        print(type(model).__name__, type(processor).__name__, type(pipe).__name__, model.num_parameters())
+        print(card.data.license, len(card.data.eval_results), float(model.ecg_norm.weight.sum()))
+        print("model.safetensors" in __import__("os").listdir(snapshot_download(name)))
+    """
+    card = tmp_path / "card.md"
+    card.write_bytes(hub.files(NAME)["README.md"])
+    lines = run_elsewhere(textwrap.dedent(code) + code_of(card), hub, tmp_path)
+    assert lines[0] == f"ESIModel ESIProcessor ESIFeatureExtractionPipeline {tiny_model().num_parameters()}"
+    assert lines[1:3] == ["cc-by-4.0 2 36.0", "True"]
+    assert lines[3].startswith("tensor([[") and "'label': 'sinus rhythm'" in lines[-1]
+
+
+@pytest.mark.slow
+def test_everybody_gets_the_weights_of_a_plain_push_after_fine_tuning(hub, saved, tmp_path):
+    push(saved)
+    model = tiny_model()
+    model.ecg_norm.weight.data += 1.0
+    model.push_to_hub(NAME, token="hf_of_nobody")
+    code = """
+        from huggingface_hub import ModelCard
+        from transformers import AutoModel
+
+        model = AutoModel.from_pretrained("someone/esi", trust_remote_code=True)
+        before = AutoModel.from_pretrained("someone/esi", revision="0" * 39 + "1", trust_remote_code=True)
+        print(float(model.ecg_norm.weight.sum()), float(before.ecg_norm.weight.sum()))
+        print(ModelCard.load("someone/esi").data.eval_results)
+    """
+    assert run_elsewhere(code, hub, tmp_path) == ["72.0 36.0", "None"]
+
+
+@pytest.mark.slow
+def test_a_pushing_process_that_is_killed_changes_nothing(hub, saved, tmp_path):
+    push(saved)
+    hub.slow_uploads = True
+    tuned = save(tmp_path / "tuned", shift=1.0)
+    code = f"from modeling_esi.hub import push_folder; push_folder({str(tuned)!r}, {NAME!r}, token='x')"
+    environment = os.environ | {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0"}
+    pushing = subprocess.Popen([sys.executable, "-c", code], env=environment, cwd=Path(__file__).parents[1])
+    assert hub.uploading.wait(timeout=120)
+    pushing.kill()
+    pushing.wait()
+    hub.slow_uploads = False
+    assert len(hub.commits[NAME]) == 2
+    code = """
+        from transformers import AutoModel
+        print(float(AutoModel.from_pretrained("someone/esi", trust_remote_code=True).ecg_norm.weight.sum()))
+    """
+    assert run_elsewhere(code, hub, tmp_path) == ["36.0"]
+    push(tuned)
+    assert hub.files(NAME)["model.safetensors"] == (tuned / "model.safetensors").read_bytes()
+
+
+def test_a_plain_push_has_a_card_of_facts(hub):
+    tiny_model().push_to_hub(NAME, token="hf_of_nobody")
+    card = ModelCard(hub.files(NAME)["README.md"].decode())
+    assert card.data.license == "other" and "More Information Needed" not in card.text
+    assert "trained on last is not stated" in card.text and "Not a medical device" in card.text
+    tiny_processor().push_to_hub(NAME, token="hf_of_nobody")  # keeps it
+    assert ModelCard(hub.files(NAME)["README.md"].decode()).text == card.text
+    assert {"model.safetensors", "modeling_esi.py", "processing_esi.py", "tokenizer.json"} <= set(hub.files(NAME))
+
+
+# ----- pull ----------------------------------------------------------------------------------------------------------
+
+
+def test_pull_takes_no_code_and_no_pickle(hub, saved, tmp_path):
+    push(saved)
+    hub.files(NAME)["pytorch_model.bin"] = pickle.dumps({"a": 1})
+    hub.files(NAME)["onnx/model.json"] = b"{}"
+    names = {path.name for path in pull_folder(NAME, tmp_path / "pulled").iterdir()}
+    flat = {path.name for path in saved.iterdir()} - {"checkpoint-7", ".hidden"}
+    assert names == {name for name in flat if not name.endswith(".py")}
+    trusted = pull_folder(NAME, tmp_path / "trusted", revision=f"{1:040x}", trust_remote_code=True)
+    assert {path.name for path in trusted.iterdir()} == flat
+    with pytest.raises(ValueError, match=r"expected none yet, or an empty one"):
+        pull_folder(NAME, tmp_path / "pulled")
+    with pytest.raises(ValueError, match="pull of someone/nothing: expected a repository and revision"):
+        pull_folder("someone/nothing", tmp_path / "x")
+    with pytest.raises(ValueError, match="pull of someone/esi: expected a repository and revision"):
+        pull_folder(NAME, tmp_path / "x", revision="v9")
+    assert sorted(path.name for path in tmp_path.iterdir() if "x" in path.name or path.name.startswith(".")) == []
+
+
+def test_a_pull_that_was_cut_off_is_no_folder_and_goes_on(hub, saved, tmp_path):
+    push(saved)
+    hub.refuse_paths = {"tokenizer.json": 403}
+    with pytest.raises(PermissionError, match="got status 403"):
+        pull_folder(NAME, tmp_path / "pulled")
+    assert not (tmp_path / "pulled").exists()
+    hub.refuse_paths = {}
+    assert (pull_folder(NAME, tmp_path / "pulled") / "model.safetensors").is_file()
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+# ----- check ---------------------------------------------------------------------------------------------------------
+
+
+def test_check_loads_a_whole_folder_in_a_clean_interpreter(saved, tmp_path, capsys):
+    assert main(["card", str(saved), "--results", str(write_results(tmp_path / "zero_shot"))]) == 0
+    assert main(["check", str(saved)]) == 0
+    lines = dict(line.split(None, 2)[1:] for line in capsys.readouterr().out.splitlines() if line.startswith("ok"))
+    assert lines["results"] == "3 figures of the card are in 2 file(s)"
+    assert "ESIModel and ESIProcessor, a record gives (1, 28)" in lines["load"]
+    assert "pipelines ecg-feature-extraction, ecg-to-text, zero-shot-ecg-classification" in lines["load"]
+
+
+@pytest.mark.slow
+def test_a_folder_that_lost_a_file_does_not_load(saved):
+    (saved / "lead_names.py").unlink()
+    verdict, detail = found_in(saved)["load"]
+    assert verdict == "fail" and "lead_names" in detail
+
+
+def test_strange_code_runs_only_when_trusted(saved):
+    (saved / "modeling_esi.py").write_text("open('ran', 'w')\n" + (saved / "modeling_esi.py").read_text())
+    verdict, detail = found_in(saved)["load"]
+    assert verdict == "note" and "it runs modeling_esi.py, not this package's code" in detail
+
+
+def change_weights(folder: Path, value: float) -> None:
+    model = tiny_model()
+    model.ecg_norm.weight.data[3] = value
+    model.save_pretrained(folder)
+
+
+def change_result(folder: Path, name: str, value: float) -> None:
+    path = folder / "results.json"
+    found = json.loads(path.read_text())
+    found["trained"][name] = value
+    path.write_text(json.dumps(found))
+
+
+@pytest.mark.parametrize(
+    ("change", "what", "verdict", "said"),
+    [
+        (lambda folder: change_weights(folder, 2.0), "hashes", "fail", "describes other weights"),
+        (lambda folder: change_weights(folder, float("nan")), "weights", "fail", "ecg_norm.weight"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"1234"), "weights", "fail", "cannot be read"),
+        (lambda folder: (folder / "model.safetensors").unlink(), "weights", "fail", "got none"),
+        (lambda folder: torch.save({}, folder / "x.txt"), "pickles", "fail", "x.txt"),
+        (lambda folder: (folder / "x.md").write_bytes(pickle.dumps([1])), "pickles", "fail", "x.md"),
+        (lambda folder: change_result(folder, "test/macro_auroc", 0.92), "results", "fail", "test/macro_auroc"),
+        (lambda folder: change_result(folder, "test/macro_auroc_low", 0.1), "results", "fail", "test/macro_auroc"),
+        (lambda folder: change_result(folder, "test/caption_loss", 0.1), "results", "fail", "test/caption_loss"),
+        (lambda folder: (folder / "results.json").unlink(), "results", "note", "2 figures of the card cannot be held"),
+        (lambda folder: (folder / "results.json").write_text("[]"), "results", "fail", "expected results"),
+        (lambda folder: (folder / "README.md").write_text("# Mine\n"), "licence", "fail", "got ''"),
+        (lambda folder: (folder / "README.md").unlink(), "hashes", "note", "names none"),
+    ],
+)
+def test_check_finds_it(saved, no_load, change, what, verdict, said):
+    before = found_in(saved)
+    assert {before[name][0] for name in ("pickles", "weights", "hashes", "licence", "results")} == {"ok"}
+    change(saved)
+    after = found_in(saved)
+    assert after[what][0] == verdict and said in after[what][1], after[what]
+
+
+def test_shards_of_two_models_are_no_model(tmp_path, no_load):
+    sharded = save(tmp_path / "sharded", max_shard_size="100KB")
+    assert found_in(sharded)["weights"][0] == "ok"
+    first = sorted(sharded.glob("*.safetensors"))[0]
+    content = first.read_bytes()
+    first.unlink()
+    assert f"expected {first.name} of model.safetensors.index.json too" in found_in(sharded)["weights"][1]
+    first.write_bytes(content)
+    (sharded / "model.safetensors").write_bytes(content)
+    assert "model.safetensors: not in model.safetensors.index.json" in found_in(sharded)["weights"][1]
+
+
+def test_a_repository_is_checked_and_one_with_a_pickle_is_not_even_downloaded(hub, saved, no_load, capsys):
+    push(saved)
+    assert main(["check", NAME]) == 0
+    assert "ok    hashes" in capsys.readouterr().out
+    hub.files(NAME)["old/pytorch_model.bin"] = b"1"
+    assert main(["check", NAME]) == 1
+    assert "old/pytorch_model.bin: can run code when loaded; nothing was downloaded" in capsys.readouterr().out
+
+
+# ----- command line --------------------------------------------------------------------------------------------------
+
+
+def test_the_commands(hub, saved, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HF_TOKEN", "hf_of_nobody")
+    assert main(["push", str(saved), NAME, "--private", "--message", "First"]) == 0
+    assert capsys.readouterr().out == f"{hub.url}/{NAME}/commit/{1:040x}\n" and hub.messages == ["First"]
+    assert main(["pull", NAME, str(tmp_path / "pulled"), "--trust_remote_code"]) == 0
+    assert "model.safetensors, modeling_esi.py" in capsys.readouterr().out
+    (tmp_path / "pulled" / "README.md").unlink()
+    assert main(["card", str(tmp_path / "pulled")]) == 1
+    assert "write one first, with --license" in capsys.readouterr().err
+    facts = ["--license", "odbl", "--training_data", "Our records.", "--data_license", "ours", "--label_supervised"]
+    assert main(["card", str(tmp_path / "pulled"), *facts]) == 0
+    card = ModelCard.load(tmp_path / "pulled" / "README.md")
+    assert card.data.license == "odbl" and "Licences of the data: ours" in card.text and "Label-supervised" in card.text
+    assert main(["push", str(tmp_path), NAME]) == 1
+    assert "expected a saved model with its card, got none of config.json" in capsys.readouterr().err
