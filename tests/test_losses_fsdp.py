@@ -18,8 +18,8 @@ pytestmark = pytest.mark.slow
 
 WORLD = 2
 SHARDS = {"even": [3, 3], "uneven": [4, 2]}
-#: As in recipes/accelerate. Not ESIDecoderLayer: the decoder projects the ECG for all layers outside their forward.
-BLOCKS = ("ConvNeXtV2Block", "BertLayer", "CausalStep")
+#: As in recipes/accelerate.
+BLOCKS = ("ConvNeXtV2Block", "BertLayer", "ESIDecoderLayer")
 
 
 def sharded(model):
