@@ -303,7 +303,7 @@ def test_classes_without_positives_are_told(context):
     result = fine_tune.run(context, **FEW)
     assert result.trained["tiny/100%/auroc/TESTED"] is None and result.trained["tiny/100%/num_positives/TESTED"] == 0
     assert result.left_out["tiny/TESTED"] == "no record has it"
-    assert "tiny/100%: no training record has LEARNED: nothing to learn them from" in result.notes
+    assert "tiny/100%: none of 12 training records has LEARNED: nothing to learn them from" in result.notes
 
 
 def test_test_labels_change_the_last_figures_and_nothing_else(context, tmp_path):

@@ -144,7 +144,9 @@ def test_the_protocol_finds_persons_and_tells_what_was_checked(model):
     assert (result.trained["num_gallery"], result.trained["num_probes"]) == (12, 24)
     assert {"rank1", "rank5", "equal_error_rate"} <= result.random_weights.keys() <= result.trained.keys()
     assert "None of the 12 persons is in the data set's training split (checked)" in result.protocol
-    assert "rank1" in result.to_text()
+    told = result.to_text().splitlines()
+    assert "12 persons, 24 probes, 12 enrolled recordings" in told
+    assert "None of the 12 persons is in the data set's training split (checked)." in told
     groups = {row["group"]: row for row in result.tables["Subgroups"]}
     assert (groups["female"]["num_records"], groups["male"]["num_patients"]) == (16, 4)
     assert groups["male"]["rank1"] == 1.0 and "patients 4, at least 10" in groups["male"]["note"]

@@ -11,6 +11,7 @@ from test_context import processor as processor  # noqa: F401  a fixture
 from test_context import record, stored
 from tiny_esi import tiny_esi
 
+from modeling_esi.benchmarks.probe import embedded_records
 from modeling_esi.evaluation import linear_probe
 from modeling_esi.evaluation.context import EvaluationContext
 from modeling_esi.evaluation.label_tasks import LabelTask, TaskRows, check_no_leak
@@ -167,6 +168,24 @@ def test_the_protocol_gives_figures_of_each_share_with_floor_and_choice(context,
     assert not result.pictures
     result.save(tmp_path)
     assert json.loads((tmp_path / "results.json").read_text())["settings"]["seeds"] == [42, 43]
+
+
+def test_the_whole_protocol_is_sane():
+    """Embeddings that are the labels give 1, labels of other records one half, and the floor is that of its own."""
+    context = embedded_records(600, 7, 3)
+    context.num_resamples = 100
+    options = {"fractions": (1.0,), "subgroups": False}
+    task, key = load_tasks(context)[0], "random/100%/macro_auroc"
+    labels = {split: rows.targets.astype(np.float32) for split, rows in task.splits.items()}
+    first = linear_probe.run(context, **options)
+    context.embeds["trained"] = labels
+    exact = linear_probe.run(context, **options)
+    assert [exact.trained[key], exact.trained[f"{key}_low"], exact.trained[f"{key}_high"]] == [1.0, 1.0, 1.0]
+    assert exact.random_weights[key] == first.random_weights[key] < first.trained[key] < 1.0
+    rng = np.random.default_rng(0)
+    context.embeds["trained"] = {split: rng.permutation(of_split) for split, of_split in labels.items()}
+    permuted = linear_probe.run(context, **options)
+    assert permuted.trained[f"{key}_low"] < 0.5 < permuted.trained[f"{key}_high"]
 
 
 def test_pictures_and_the_probe_of_the_largest_share_are_kept_and_linked(context, tmp_path):

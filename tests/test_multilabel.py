@@ -83,6 +83,16 @@ def test_without_validation_there_is_no_f1_and_it_is_told():
     assert "macro_auroc_low" not in figures
 
 
+def test_a_class_without_a_threshold_is_not_in_the_mean_of_f1_and_is_named():
+    scores, targets = random_case(2)
+    thresholds = np.array([np.nan, 0.5, 0.5, 0.5])
+    figures = judge(scores, targets, NAMES, range(60), thresholds, num_resamples=0).figures()
+    assert figures["macro_f1_note"] == f"without {NAMES[0]}: no validation record to choose a threshold on"
+    assert figures["macro_f1"] == pytest.approx(np.mean(f1_per_class(scores, targets, thresholds)[1:3]))
+    every = judge(scores, targets, NAMES, range(60), np.full(4, 0.5), num_resamples=0).figures()
+    assert "macro_f1_note" not in every
+
+
 def test_too_rare_classes_give_figures_without_interval_and_the_reason():
     judged = judge(np.random.default_rng(0).random((60, 60)), np.eye(60), [f"c{i}" for i in range(60)], range(60))
     assert judged.macro("auroc") is not None and "of 60 patients" in judged.figures()["macro_auroc_note"]

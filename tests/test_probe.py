@@ -25,6 +25,6 @@ def test_patients_lie_in_one_split_each():
 def test_the_table_has_wall_and_cpu_seconds(monkeypatch):
     monkeypatch.setattr(probe, "measured", lambda *_: {"one fit, all strengths, wall": 1.25})
     assert list(probe.run(100)) == [
-        "linear probe, logistic, 100 records x 1,024, 71 classes, all labels, one thread",
+        "linear probe, logistic, 100 records x 1,024, 71 classes, all labels, 2 threads",
         "one fit, all strengths, wall         1.2 s",
     ]

@@ -75,6 +75,7 @@ def test_the_protocol_counts_equal_texts_as_right_and_tells_who_has_none():
     result = run(context)
     assert result.trained["num_candidates"] == 5
     assert result.left_out == {"1 records": "without a text"}
+    assert "5 candidates of 3 patients: compare only equal numbers" in result.to_text()
     assert {"ecg_to_text/recall@1", "num_candidates"} <= result.random_weights.keys() < result.trained.keys()
     assert {"ecg_to_text/recall@5", "text_to_ecg/recall@1_low"} <= result.trained.keys()
     groups = {(row["attribute"], row["group"]): row for row in result.tables["Subgroups"]}

@@ -87,7 +87,7 @@ def run(
     result.task_type = "text-generation"
     if len(told) < len(rows):
         result.left_out[f"{len(rows) - len(told)} records"] = "without a text"
-    result.notes += _notes(result)
+    result.notes += [*_notes(result), f"{len(judged):,} records of {len(set(patients(judged))):,} patients"]
     return result
 
 

@@ -32,7 +32,7 @@ from .label_tasks import LabelTask, TaskRows, check_no_leak
 from .linear_probe import share_of
 from .results import Result
 from .saved_classifier import add_results, card_facts, check_new, chosen_license, label_thresholds, save_classifier
-from .task_results import add_task, empty_result, leave_out_empty
+from .task_results import add_task, empty_result, leave_out_empty, note_unlearnable
 from .task_sources import load_tasks
 from .thresholds import best_f1_thresholds
 
@@ -200,7 +200,7 @@ def _add_fraction(
     )  # fmt: skip
     result.trained[f"{prefix}/num_train_records"] = len(shares[first])
     _add_seeds(result, prefix, task, [scores["trained"], *others])
-    _note_unlearnable(result, prefix, task, shares[first])
+    note_unlearnable(result, prefix, task, shares[first])
     if saved is not None:
         add_results(*saved, plan.save, _part(result, prefix))
 
@@ -257,13 +257,6 @@ def _add_seeds(result: Result, prefix: str, task: LabelTask, scores: list[np.nda
         areas = [mean_auroc(of_seed, task.splits["test"].targets) for of_seed in scores]
         result.trained[f"{prefix}/macro_auroc_mean_of_seeds"] = float(np.mean(areas))
         result.trained[f"{prefix}/macro_auroc_std_of_seeds"] = float(np.std(areas))
-
-
-def _note_unlearnable(result: Result, prefix: str, task: LabelTask, rows: np.ndarray) -> None:
-    held = task.splits["train"].targets[rows].any(axis=0)
-    without = [name for name, is_held in zip(task.label_names, held, strict=True) if not is_held]
-    if without:
-        result.notes.append(f"{prefix}: no training record has {', '.join(without)}: nothing to learn them from")
 
 
 def _check_arguments(fractions: Sequence[float], seeds: Sequence[int]) -> None:

@@ -85,6 +85,8 @@ def run(
     if training_patients is not None:
         result.seen_in_training, result.leakage = False, disjoint
     add_sampled(result, judge, list(context.models()), context.num_resamples)
+    counts = "{num_persons:,} persons, {num_probes:,} probes, {num_gallery:,} enrolled recordings"
+    result.notes += [counts.format(**result.trained), disjoint]
     if subgroups:
         embeds = context.ecg_embeds(layer=layer)
         result.tables["Subgroups"] = sampled_subgroups(

@@ -24,7 +24,7 @@ from .metrics import auroc, macro
 from .probe_file import save_probe
 from .probe_training import train_linear
 from .results import Result
-from .task_results import add_task, empty_result, leave_out_empty
+from .task_results import add_task, empty_result, leave_out_empty, note_unlearnable
 from .task_sources import load_tasks
 from .thresholds import best_f1_thresholds
 
@@ -215,6 +215,7 @@ def _add_fraction(
     if is_largest and context.output is not None:
         save_probe(context.output / f"probe_{task.name}.npz", kept, task.label_names, plan.layer)
     _add_seeds(result, prefix, task, [scores["trained"], *others], len(shares[seeds[0]]))
+    note_unlearnable(result, prefix, task, shares[seeds[0]])
 
 
 def _add_seeds(result: Result, prefix: str, task: LabelTask, scores: list[np.ndarray], num_train: int) -> None:

@@ -52,6 +52,11 @@ class Judgement:
     def _is_judged(self) -> np.ndarray:
         return np.isfinite(self.values[0])
 
+    def _without_f1(self) -> list[str]:
+        """Classes with both labels that have no F1: no threshold could be chosen for them."""
+        lacks = self._is_judged & ~np.isfinite(self.values[METRICS.index("f1")])
+        return [name for name, is_lacking in zip(self.label_names, lacks, strict=True) if is_lacking]
+
     def figures(self, prefix: str = "") -> dict[str, Any]:
         """Flat keys: `auroc/NORM`, `num_positives/NORM`, `macro_auroc` with its bounds, ..., as in `results.Result`."""
         figures: dict[str, Any] = {}
@@ -59,11 +64,14 @@ class Judgement:
             figures[f"macro_{metric}"] = self.macro(metric)
             samples = self.macro_samples(metric)
             if samples is not None:
-                figures |= dict(zip((f"macro_{metric}_low", f"macro_{metric}_high"), interval_of(samples), strict=True))
+                low, high = interval_of(samples)
+                figures |= {f"macro_{metric}_low": float(low), f"macro_{metric}_high": float(high)}
         if self.note:
             figures["macro_auroc_note"] = self.note
         if figures["macro_f1"] is None:
             figures["macro_f1_note"] = "no thresholds: they are taken from validation records only"
+        elif without := self._without_f1():
+            figures["macro_f1_note"] = f"without {', '.join(without)}: no validation record to choose a threshold on"
         figures |= {
             f"auroc/{name}": _or_none(area) for name, area in zip(self.label_names, self.values[0], strict=True)
         }

@@ -131,7 +131,8 @@ class Result:
             if row["note"]:
                 yield f"{row['figure']}: {row['note']}"
         for reason in dict.fromkeys(self.left_out.values()):
-            yield f"left out, {reason}: {', '.join(what for what, why in self.left_out.items() if why == reason)}"
+            named = ", ".join(what for what, why in self.left_out.items() if why == reason)
+            yield f"left out, {reason.removesuffix('.')}: {named}"
         yield from self.notes
         if self.pictures:
             yield f"pictures: {', '.join(self.pictures.values())}"

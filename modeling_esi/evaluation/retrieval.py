@@ -63,6 +63,7 @@ def run(context: EvaluationContext, *, equal_texts: bool = True, subgroups: bool
             lambda group, number: _sampled(hits[group], [people[row] for row in group], number, context.seed),
             context.num_resamples,
         )  # fmt: skip
+    result.notes.append(f"{len(told):,} candidates of {len(set(people)):,} patients: compare only equal numbers")
     if len(told) < len(rows):
         result.left_out[f"{len(rows) - len(told)} records"] = "without a text"
     return result

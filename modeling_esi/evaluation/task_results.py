@@ -156,3 +156,13 @@ def add_notes(result: Result, task: LabelTask, judged: Judgement) -> None:
     for note in (*task.notes, f"{task.name}: {task.sizes} records; {len(task.label_names)} classes"):
         if note not in result.notes:
             result.notes.append(note)
+
+
+def note_unlearnable(result: Result, prefix: str, task: LabelTask, rows: np.ndarray) -> None:
+    """Name the classes that no training record of a share, by their numbers, has."""
+    held = task.splits["train"].targets[rows].any(axis=0)
+    without = [name for name, is_held in zip(task.label_names, held, strict=True) if not is_held]
+    if without:
+        result.notes.append(
+            f"{prefix}: none of {len(rows):,} training records has {', '.join(without)}: nothing to learn them from"
+        )
