@@ -94,7 +94,7 @@ def claim_problems(reading: Reading, pages: Sequence[Page], statement: Statement
     for claim in reading.claims:
         found = [list(_problems_on_page(claim, page, statement)) for page in pages]
         problems += min(found, key=len)
-    problems += _ratio_problems(reading, pages)
+    problems += [*_ratio_problems(reading, pages), *_misplaced(reading, pages, statement)]
     if not problems:
         problems += [*_copied_wrongly(reading, pages), *_added(reading, pages, statement)]
     problems += _swapped(reading, pages, statement)
@@ -172,11 +172,21 @@ def _presence_problems(claim: Claim, page: Page) -> list[str]:
     if not entries:
         return []
     nearly = {("presence", "hidden"), ("size", "small")}
-    if claim.absent and not any(entry.absent or nearly & {pole[1:] for pole in entry.poles} for entry in entries):
+    missed = any(entry.absent or nearly & {pole[1:] for pole in entry.poles} for entry in entries)
+    if claim.absent and not (missed or _is_lost_at_times(waves, page)):
         return [f"says that the {waves_in_words(waves)} is absent; the passage does not ({page.label})"]
     if not claim.absent and all(entry.absent for entry in entries):
         return [f"says that the {waves_in_words(waves)} is present; the passage says that it is absent ({page.label})"]
     return []
+
+
+def _is_lost_at_times(waves: frozenset[str], page: Page) -> bool:
+    """Whether a sentence of the page speaks of the waves and of absence: "absent in sinus rhythm"."""
+    absent = words_of_pole("presence", "absent")
+    return any(
+        not absent.isdisjoint(entry.reading.words) and any(waves & claim.waves for claim in entry.reading.claims)
+        for entry in page.sentences
+    )
 
 
 def _lead_problems(claim: Claim, page: Page, statement: Statement) -> Iterator[str]:
@@ -191,6 +201,7 @@ def _lead_problems(claim: Claim, page: Page, statement: Statement) -> Iterator[s
     if wrong:
         yield f"names {_leads(wrong)}; the passage has {_leads(covered)} ({page.place_of(covered)})"
     loosely = covered_leads(page, claim, loosely=True) | granted
+    loosely = loosely.union(*(own_leads(known) for known, _ in page.claims if known.waves & claim.waves))
     for name in claim.groups:
         if not LEAD_GROUPS[name] & loosely:
             yield f"names {name} leads; the passage has {_leads(covered)} ({page.label})"
@@ -210,6 +221,19 @@ def _measure_problems(claim: Claim, measure: Measure, page: Page) -> Iterator[st
     told = ", ".join(same) or "none"
     waves = waves_in_words(claim.waves) or "a measure"
     yield f"gives {measure.text} for {waves}; the passage has {told} ({page.label})"
+
+
+def _misplaced(reading: Reading, pages: Sequence[Page], statement: Statement) -> Iterator[str]:
+    """Leads of a sentence that speaks of no wave, where the sentences with its words have others ("strain in V1")."""
+    if not reading.leads or any(claim.waves for claim in reading.claims):
+        return
+    for page in pages:
+        about = [entry.reading for entry in page.sentences if entry.reading.words & reading.words]
+        known = frozenset().union(*(entry.all_leads for entry in about))
+        wrong = reading.leads - known - statement.leads_for(page)
+        if not known or not wrong:
+            return
+    yield f"names {_leads(wrong)}; the passage has {_leads(known)} ({page.label})"
 
 
 def _ratio_problems(reading: Reading, pages: Sequence[Page]) -> Iterator[str]:
@@ -295,7 +319,8 @@ def _is_part(phrase: Sequence[str], allowed: frozenset[str], pages: Sequence[Pag
     parts = frozenset(phrase)
     if any(parts <= words_of_name(name) for name in allowed):
         return True
-    words = read_sentence(" ".join(phrase)).words - ({"rhythm"} if "sinus" in parts else set())
+    words = read_sentence(" ".join(phrase)).words
+    words = words - ({"rhythm"} if "sinus" in parts else {"beat"} if "escape" in parts else set())
     return any(
         words <= entry.reading.words | read_sentence(page.finding).words for page in pages for entry in page.sentences
     )

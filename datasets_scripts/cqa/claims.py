@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 
-from datasets_scripts.cqa.ecg_terms import HEDGES, LEAD_GROUPS, PARTS, SEPARATING
+from datasets_scripts.cqa.ecg_terms import EXCEPTING, HEDGES, LEAD_GROUPS, PARTS, SEPARATING
 from datasets_scripts.cqa.measures import Measure
 from datasets_scripts.cqa.sentence_items import (
     EVERY_LEAD,
@@ -42,6 +42,11 @@ _REVERSED = {
     ("regularity", "irregular"): ("regularity", "regular"), ("regularity", "regular"): ("regularity", "irregular"),
     ("width", "wide"): ("width", "narrow"), ("width", "narrow"): ("width", "wide"),
     ("conduction", "conducted"): ("conduction", "blocked"),
+}  # fmt: skip
+_LATER = frozenset("after within following".split())
+_SIZES_IN = {  # the small letter is the small wave
+    "rs": (("r", "size", "small"),), "qr": (("q", "size", "small"),),
+    "rsr": (("r", "size", "small"), ("r", "size", "large")),
 }  # fmt: skip
 _WITHOUT_SIZE = frozenset({"rate", "rhythm", "rr", "pp", "pr", "qt", "rp", "axis", "baseline", "pause", "coupling"})
 _UNIVERSAL = frozenset({"rr", "rhythm", "qrs", "beat", "rate"})
@@ -182,13 +187,27 @@ class _Gathering:
         if self.belonging and wave in ("beat", "qrs"):
             self.now.wholes.append(wave)  # "the T wave of the premature beat" speaks of the T wave
             return
+        if self.now.waves and self._is_comparand(at):
+            return
+        if self.now.waves and self.broken and self.items[at - 1].value in ("a", "an"):
+            self.finish()  # in "a small r, an S" the S is not small
         again = wave in self.now.waves and not (self.broken or self.now.leads)
-        if self.now.waves and not again and not (self.joined and not self.now.settled):
+        listed = self.joined and not self.now.settled and not self._begins_clause(at)
+        if self.now.waves and not again and not listed:
             self.finish()
         self.now.waves.append(wave)
         self.denied = self.negating == "no"
         self.now.absent = self.now.absent or self.denied
         self.joined, self.broken, self.belonging, self.now.settled = True, False, False, False
+
+    def _is_comparand(self, at: int) -> bool:
+        """The S wave "longer than the R wave, or longer than 40 ms" is what lasts 40 ms."""
+        return any(item.value == "than" for item in self.items[max(0, at - 2) : at] if item.kind == "word")
+
+    def _begins_clause(self, at: int) -> bool:
+        """In "a tall R, and the QRS is wide" the R is not wide."""
+        before = {item.kind for item in self.items[max(0, at - 3) : at]}
+        return bool(self.now.poles) and {"comma", "and"} <= before and self._next(at).value in _COPULAS
 
     def _take_pole(self, at: int, pole: tuple[str, str]) -> None:
         if self.items[at].text in _VERBS:
@@ -259,6 +278,9 @@ class _Gathering:
         return self.items[at + 1] if at + 1 < len(self.items) else Item("end", "")
 
     def _take_leads(self, at: int, leads: tuple[str, ...]) -> None:
+        excepted = any(item.value in EXCEPTING for item in self.items[max(0, at - 2) : at] if item.kind == "word")
+        if excepted and ("presence", "absent") not in self.now.poles:
+            return
         self._begin_with_leads(at)
         self.measuring = False
         self.now.leads.extend(leads)
@@ -271,6 +293,13 @@ class _Gathering:
         complete = self.now.settled or self.now.leads
         if (verb in _SHOWING and complete) or (parted and verb in _COPULAS and self.now.waves):
             self.finish()
+        elif self.now.waves and (self.now.leads or self.now.groups) and self._begins_like_the_last(at):
+            self.finish()
+
+    def _begins_like_the_last(self, at: int) -> bool:
+        """Leads that leave out the verb: "V5 and V6 show tall R waves and the right chest leads deep S waves"."""
+        before = [item for item in self.items[:at] if item.value != "the"]
+        return bool(before) and before[-1].kind == "and" and self._next(at).kind in ("pole", "wave")
 
     def _take_group(self, at: int, names: tuple[str, ...]) -> None:
         following = [item for item in self.items[at + 1 : at + 4] if item.kind not in ("comma", "break", "word")]
@@ -287,6 +316,8 @@ class _Gathering:
             self.now.waves, self.now.poles, self.now.absent = list(waves), poles, absent
         self.measuring = True
         self.now.measures.append(measure)
+        if any(item.value in _LATER for item in self.items[max(0, at - 3) : at] if item.kind == "word"):
+            self.now.wholes.extend(self.subject)  # P is followed "by a QRS after 120 ms": a time between the two
         if self._next(at).value in _LINKING:
             self.now.links = True
         self._settle()
@@ -366,6 +397,9 @@ def _parts(waves: list[str]) -> frozenset[str]:
 def _claim(gathered: _Gathered, following: _Gathered) -> Claim:
     waves = _parts(gathered.waves)
     poles = {spread for pole in gathered.poles for spread in _of_waves(pole, waves)}
+    if "pr" not in gathered.waves:  # regular P waves and QRS complexes need not have anything to do with each other
+        poles -= {pole for pole in poles if pole[:2] == ("pr", "regularity")}
+    poles |= {pole for wave in gathered.waves for pole in _SIZES_IN.get(wave, ())}
     poles |= {pole for measure in gathered.measures for pole in _implied_poles(measure, waves)}
     absent = gathered.absent or ("presence", "absent") in gathered.poles
     return Claim(
@@ -396,10 +430,11 @@ def _implied_poles(measure: Measure, waves: frozenset[str]) -> set[Pole]:
     number = measure.low
     poles: set[Pole] = set()
     if measure.dimension == "ms":
-        for wave, low, high in (("qrs", 120, 110), ("pr", 120, 200), ("qt", 370, 440), ("p", 110, 110)):
+        for wave, low, high in (("qrs", 120, 110), ("pr", 120, 200), ("qt", 370, 440), ("p", 120, 110)):
             if wave in waves or (wave == "qrs" and "beat" in waves):
                 poles |= {(wave, "width", "wide")} if number >= high and not at_most else set()
                 poles |= {(wave, "width", "narrow")} if number <= low and at_most else set()
+        poles |= {(wave, "width", "wide") for wave in waves & {"q", "r", "s"}} if at_least else set()
     if measure.dimension == "degrees" and "axis" in waves:
         poles |= {("axis", "side", "left")} if measure.high <= -30 and measure.low >= -90 else set()
         poles |= {("axis", "side", "right")} if measure.low >= 90 else set()

@@ -70,7 +70,7 @@ _WAVES = {
     "qs": "qs complex|qs|qs pattern|qs wave|qs deflection",
     "qr": "qr complex|qr|qr pattern",
     "rsr": "rsr'|rsr' complex|rsr' pattern|rsr|rsr pattern|rsr complex|rr'|m shaped|m pattern",
-    "flutter": "flutter wave|sawtooth wave|sawtooth|saw tooth|f wave|sawtooth flutter wave|saw toothed",
+    "flutter": "flutter wave|sawtooth wave|sawtooth|saw tooth|sawtooth flutter wave|saw toothed",
     "fibrillatory": "fibrillatory wave|fibrillation wave|fibrillatory activity|fibrillatory baseline",
     "spike": "pacing spike|spike|pacemaker spike|pacing artifact|pacing artefact|stimulus artifact|pacing stimulus"
     "|stimulation artifact|pacemaker artifact|pacer spike|stimulus artefact|pacing pulse",
@@ -191,7 +191,8 @@ CONDITIONS = frozenset("unless if except when where often sometimes may can late
 DIFFERENTIAL = (
     "mimic", "distinguish", "differentiat", "differential", "unlike", "rather than", "instead of", "in contrast",
     "contrast to", "as opposed to", "confus", "mistaken", "resembl", "not to be", "exclud", "ruled out", "rule out",
-    "look like", "similar to", "imitat", "compared with", "different from", "differs from",
+    "look like", "similar to", "imitat", "compared with", "different from", "differs from", "favor", "argue",
+    "speaks for", "speaks against", "think of",
 )  # fmt: skip
 EVERYWHERE = ("widespread", "diffuse", "throughout", "most leads", "generalized", "across", "limb leads")
 ADDITIONS = ("also", "as well", "in addition", "additionally", "furthermore", "moreover", "accompanied by", "coexist")
@@ -200,6 +201,8 @@ ASSERTIONS = (
     "this is", "confirms", "is seen", "is diagnostic", "diagnostic of", "the patient has", "definite", "clearly",
     "the recording shows", "is confirmed", "the rhythm is", "establishes", "proves", "this ecg", "this tracing",
 )  # fmt: skip
+# leads behind these are left out of what is said
+EXCEPTING = frozenset("sparing spare except excepting excluding save bar".split())
 SEPARATING = frozenset(
     "with while whereas but although though because since so that which who whose when where unless if after before"
     " followed accompanied together along despite".split()

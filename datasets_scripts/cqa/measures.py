@@ -63,7 +63,7 @@ _AFTER_MORE = (
 _AFTER_LESS = r"(?:or|and) (?:less|shorter|below|lower|smaller|under|narrower|fewer|slower|younger)"
 QUANTITY = re.compile(
     rf"(?:(?P<less>{_LESS})|(?P<more>{_MORE}))?\s*(?:(?:about|a|the|an|only|around|approximately|roughly|some|of|usually"
-    rf"|often|mostly)\s+)*"
+    rf"|often|mostly|near|nearly)\s+)*"
     rf"(?:(?P<between>between|from)\s+)?"
     rf"(?<![\w.])(?P<low>{_NUMBER})(?:\s*-?\s*(?P<low_unit>{_UNIT})(?![\w°/]))?"
     rf"(?:\s*(?:to|and|or|-|through)\s*(?P<high>{_NUMBER})"
@@ -71,6 +71,7 @@ QUANTITY = re.compile(
     rf"(?(low_unit)|(?:\s*-?\s*(?P<unit>{_UNIT})(?![\w°/]))?)"
     rf"(?:\s*(?:(?P<after_more>{_AFTER_MORE})|(?P<after_less>{_AFTER_LESS}))(?!\w))?"
 )
+_ROUGHLY = re.compile(r"\b(?:about|around|approximately|roughly|near|nearly|some)\b")
 _NUMERAL = "|".join(_NUMERALS)
 SPELLED_OUT = re.compile(
     rf"\b(?P<low>{_NUMERAL})(?:\s+(?:to|or|and)\s+(?P<high>{_NUMERAL}))?\s+(?:full |whole )?"
@@ -83,7 +84,7 @@ RATIO = re.compile(r"(?<![\d.:])(\d+)\s?:\s?(\d+)(?![\d:])|\b(\d|two|three|four|
 class Measure:
     """A number or a range with its dimension (ms, mV, bpm, degrees, ...; "" where the text gives none).
 
-    `low` equals `high` unless it is a range. `comparison` is "at least", "at most" or "is".
+    `low` equals `high` unless it is a range. `comparison` is "at least", "at most" or "is". `about`: told as a rough one.
     """
 
     low: float
@@ -91,6 +92,7 @@ class Measure:
     dimension: str
     comparison: str
     text: str
+    about: bool = False
 
     @property
     def ends(self) -> tuple[float, ...]:
@@ -122,7 +124,8 @@ def measure_of(match: re.Match[str]) -> Measure:
             comparison = AT_LEAST
         if match["less"] or match["after_less"]:
             comparison = AT_MOST
-    return Measure(min(values), max(values), dimension, comparison, " ".join(match[0].replace("mv", "mV").split()))
+    told = " ".join(match[0].replace("mv", "mV").split())
+    return Measure(min(values), max(values), dimension, comparison, told, bool(_ROUGHLY.search(told)))
 
 
 def _number(text: str) -> float:
@@ -155,6 +158,8 @@ def agrees(claimed: Measure, known: Measure) -> bool:
 
 def _agrees(claimed: Measure, known: Measure, factor: float) -> bool:
     ends = [end * factor for end in claimed.ends]
+    if claimed.about and known.low < ends[0] < known.high and ends[-1] < known.high:
+        return True  # "at roughly 300 per minute" of 250 to 330
     turns = (0.0, 360.0, -360.0) if known.dimension == "degrees" else (0.0,)
     if not all(any(_close(end + turn, value) for value in known.ends for turn in turns) for end in ends):
         return False

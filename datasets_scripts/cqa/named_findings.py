@@ -60,6 +60,8 @@ def pictures_in(text: str) -> frozenset[str]:
 def _is_picture(phrase: Phrase) -> bool:
     if phrase in (("ventricular", "rhythm"), ("atrial", "rhythm")):
         return True  # in prose whatever the ventricles do, not an escape rhythm
+    if "junctional" in phrase and not {"depression", "elevation", "st"} & set(phrase):
+        return False  # a rhythm, not the junction of QRS and ST segment
     return all(word in _PICTURE or word in POLES for word in phrase)
 
 

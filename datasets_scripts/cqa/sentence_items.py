@@ -42,7 +42,7 @@ _GROUP_NAME = re.compile(rf"\b(?:{_GROUP})\b")
 EVERY_LEAD = re.compile(r"\b(?:all|every|each|any)(?: of the| the)?(?: (?:12|twelve))? leads?\b|\ball twelve\b")
 _GAP = (
     r"(?:distance|interval|spacing|time|gap|space)s? (?:between|from|separating) (?:the |two |each )*"
-    r"(?:successive |consecutive |adjacent |neighbou?ring |onset of (?:the )?)*"
+    r"(?:successive |consecutive |adjacent |neighbou?ring |sinus |onset of (?:the )?)*"
 )
 _REWRITES = tuple(
     (re.compile(pattern), new)
@@ -55,6 +55,10 @@ _REWRITES = tuple(
         (r"\bq[ -]t(?=\W|c)", "qt"), (r"\br[ -]p(?=\W)", "rp"), (r"\bst[-/]t\b", "stt"), (r"\bst and t wave", "stt"),
         (r"\b(re|pre)-(?=ent|exc|pol)", r"\1"), (r"\bnon-", "non"), (r"(?<=[a-z])-(?=[a-z])", " "),
         (r"\b(\w+)n't\b", r"\1n not"), (r"'s\b", ""), (r"\brsr (?:prime|')", "rsr'"), (r"\bcannot\b", "can not"),
+        (r"(polar|general|local|normal|character|recogn|organ|minim|synchron)is(?=(?:ations?|ed|es?|ing)\b)", r"\1iz"),
+        (r"\bearly repolarization", "earlyrepolarization"),  # a finding, not a T wave that is early
+        (r"\bwithout warning\b", "suddenly"),
+        (r"(?<=[a-z])aem(?=[io])", "em"), (r"\bfavour", "favor"), (r"\bone in (?:two|three|four)(?: or \w+)?\b", "some"),
         (r"\batrioventricular\b", "av"), (r"\b(atria|ventricle)s\b", r"\1"), (r"\bper cent\b", "%"),
         (r"\bm[vV]\s?[·.*x]\s?ms\b|\bmillivolt milliseconds?\b", "mv.ms"), (r"\bmm\s?[·.*x]\s?s\b", "mm.s"),
         (r"\b(?:does|do|did) not exceed", "not exceed"),
