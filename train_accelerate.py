@@ -506,7 +506,7 @@ def train(
                 results = evaluate(whole, processor, held_out, prompts, training, accelerator, "validation/")
             watch.look_at_validation(results)
             log.write("validation", batch.position.step, {k: v for k, v in results.items() if isinstance(v, float)})
-            if accelerator.is_main_process:
+            if accelerator.is_main_process and results:
                 progress.write(summary_line(batch.position.epoch, results))
             model.train()
             signals.hold()

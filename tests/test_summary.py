@@ -20,6 +20,10 @@ def test_the_table_has_the_floor_beside_each_figure():
     assert [line.split() for line in lines] == [["macro_auroc", "0.912", "0.500"], ["new", "2.000"]]
 
 
+def test_without_a_test_split_that_is_said():
+    assert "no held-out test split" in results_table({}, {})
+
+
 def test_a_model_that_cannot_write_writes_nothing():
     assert written_reports(SimpleNamespace(decoder=None), None, [1], 3) == ""
     released = SimpleNamespace(decoder_config=SimpleNamespace(input_states="text_encoder"))

@@ -28,6 +28,8 @@ def summary_line(epoch: int, results: Mapping[str, Any]) -> str:
 
 def results_table(results: Mapping[str, Any], floor: Mapping[str, Any]) -> str:
     """Figures of the test split beside those of random weights."""
+    if not results:
+        return "\nThe data have no held-out test split: nothing was judged. See `python -m modeling_esi.evaluation`."
     lines = ["", f"{'held-out test split':<52}{'trained':>10}{'random':>10}"]
     for name, value in results.items():
         if isinstance(value, float) and not name.startswith("test/num_"):
