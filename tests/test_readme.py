@@ -141,7 +141,7 @@ def test_nothing_is_left_to_do():
 
 @pytest.fixture(scope="module")
 def beside_the_folder(tmp_path_factory) -> Path:
-    """A temporary folder with tiny stand-ins: the trained `esi-ecg/`, `hospital_arrow/`, its `esi-ecg-hospital/`."""
+    """A temporary folder: tiny `esi-ecg/`, `hospital_arrow/` and its `esi-ecg-hospital/`, and `record.hea`."""
     place = tmp_path_factory.mktemp("readme")
     torch.manual_seed(0)
     reports = [generate_record(seed, sampling_rate=100).report for seed in range(20)]
@@ -159,6 +159,10 @@ def beside_the_folder(tmp_path_factory) -> Path:
         ESIProcessor(feature_extractor, tokenizer, max_text_length=60).save_pretrained(place / folder)
     records = Settings("synthetic", options={"num_records": 24, "sampling_rate": 100, "duration": 5.0})
     prepare_dataset(records, place / "hospital_arrow")
+    record = generate_record(3)
+    samples = record.signal.T.astype(float)
+    wfdb.wrsamp("record", fs=500, units=["mV"] * 12, sig_name=list(record.leads), p_signal=samples, fmt=["16"] * 12,
+                write_dir=str(place))  # fmt: skip
     return place
 
 
