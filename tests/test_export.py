@@ -315,6 +315,24 @@ def test_a_classifier_becomes_onnx(tmp_path):
     np.testing.assert_allclose(run(signal.numpy())[0], expected, rtol=1e-4, atol=1e-4)
 
 
+@needs_onnx
+@pytest.mark.slow
+def test_weights_too_large_for_one_file_lie_beside_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "LARGEST_FILE", 1000)
+    model, feature_extractor = tiny_esi(), extractor()
+    tower = ECGTower(model, feature_extractor)
+    export_onnx(tower, tmp_path / "tower.onnx", tower_facts(tower, model, feature_extractor))
+    facts = quantise_onnx(tmp_path / "tower.onnx", tmp_path / "tower.int8.onnx")
+    expected = {f"tower{kind}.onnx{part}" for kind in ("", ".int8") for part in ("", ".data", ".json")}
+    assert {path.name for path in tmp_path.iterdir()} == expected
+    assert facts["int8"]["cosine_least"] > 0.99
+    moved = tmp_path.rename(tmp_path.with_name("moved"))
+    signal = signals(2, 600)
+    for name, tolerance in (("tower.onnx", 1e-5), ("tower.int8.onnx", 0.1)):
+        output, _ = onnx_runner(moved / name, num_threads=1)(signal.numpy())
+        np.testing.assert_allclose(output, embeddings(model, feature_extractor, signal), atol=tolerance)
+
+
 # ----- what goes wrong -----------------------------------------------------------------------------------------------
 
 

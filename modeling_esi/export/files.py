@@ -20,6 +20,7 @@ from .tower import INPUT_NAME, MASK_NAME, ECGTower
 
 TOLERANCE = 1e-4  # of outputs, relative to the largest where that is above 1
 OLDEST_OPSET = 18  # that torch writes by itself
+LARGEST_FILE = 1_500_000_000  # bytes of weights in one ONNX file; protobuf ends at 2 GB
 FACTS_NAME = "esi_ecg.json"  # inside a `.pt2`
 
 #: A tower's file, run: `(B, 12, T)` float32 to the output and the lead mask.
@@ -82,7 +83,7 @@ def export_onnx(
     facts = dict(facts) | {"torch": torch.__version__, "opset": program.model.opset_imports[""]}
     program.model.metadata_props.update(metadata_of(facts))
     with written_aside(target, facts) as path:
-        program.save(path)
+        program.save(path, external_data=sum(weight.nbytes for weight in tower.parameters()) > LARGEST_FILE)
         facts["checked"] = check(tower, onnx_runner(path))
     return facts
 

@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
+from . import files
 from .files import Runner, check_installed, checked_output, facts_path, metadata_of, onnx_runner, written_aside
 
 PRODUCTS = ("MatMul", "Gemm")  # what becomes integers; convolutions of integers are slower than of float32 there
 NUM_SIGNALS, ROUNDS = 8, 5
-LARGEST_FILE = 1_500_000_000  # bytes in one file; protobuf ends at 2 GB
 
 
 def int8_name(path: str | os.PathLike[str]) -> str:
@@ -146,7 +146,7 @@ def write_int8(source: str | os.PathLike[str], path: Path, operators: Sequence[s
     try:
         quantize_dynamic(
             Path(source), path, op_types_to_quantize=list(operators), per_channel=True, weight_type=QuantType.QInt8,
-            use_external_data_format=_size(source) > LARGEST_FILE,
+            use_external_data_format=_size(source) > files.LARGEST_FILE,
         )  # fmt: skip
     finally:
         logger.setLevel(level)
