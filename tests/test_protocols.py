@@ -1,5 +1,6 @@
-"""Protocols by name, and docs/evaluation.md: its commands parse, no flag is missing, the protocol of one's own runs."""
+"""Protocols by name: each runs on the synthetic corpus; docs/evaluation.md: commands, flags, an own protocol."""
 
+import json
 import re
 import shlex
 import types
@@ -11,7 +12,8 @@ from test_context import processor as processor  # noqa: F401  a fixture
 from test_context import record, stored
 from tiny_esi import tiny_esi
 
-from modeling_esi.evaluation.__main__ import parser_of
+from datasets_scripts.preparation.prepare import Settings, prepare_dataset
+from modeling_esi.evaluation.__main__ import main, parser_of
 from modeling_esi.evaluation.context import EvaluationContext
 from modeling_esi.evaluation.protocols import PROTOCOLS, find_protocol, options_of
 
@@ -62,3 +64,44 @@ def test_the_protocol_of_ones_own_runs_and_has_flags(processor, tmp_path):  # no
     assert "tiny: subgroups" in result.tables and list(result.pictures.values()) == ["roc_tiny.png"]
     assert [(option.name, option.kind, option.default) for option in options_of(module.run)] == [("neighbours", int, 5)]
     assert options_of(module.run)[0].help == "how many training records are asked."
+
+
+# ----- on the synthetic corpus, by command ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory, processor):  # noqa: F811
+    """A saved model with random weights, and the synthetic corpus as a prepared folder."""
+    place = tmp_path_factory.mktemp("corpus")
+    tiny_esi().save_pretrained(place / "model")
+    processor.save_pretrained(place / "model")
+    options = {"num_records": 40, "sampling_rate": 100, "duration": 5.0}
+    prepare_dataset(Settings("synthetic", options=options), place / "synthetic")
+    return place
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("protocol", "flags", "figure"),
+    [
+        ("zero_shot", "", "synthetic/macro_auroc"),
+        ("linear_probe", "--fractions 0.5 1 --seeds 42 43", "synthetic/100%/macro_auroc"),
+        ("linear_probe", "--method merl --epochs 3 --fractions 1 --seeds 42", "synthetic/100%/macro_auroc"),
+        ("fine_tune", "--fractions 1 --epochs 2", "synthetic/100%/macro_auroc"),
+        ("identification", "", "rank1"),
+        ("retrieval", "", "ecg_to_text/recall@10"),
+        ("captioning", "--max_new_tokens 9", "rouge_l"),
+        ("robustness", "--changes leads noise --probe fit", "synthetic/noise/white/0dB/macro_auroc"),
+    ],
+)
+def test_each_protocol_runs_on_the_synthetic_corpus(corpus, tmp_path, capsys, protocol, flags, figure):
+    words = [protocol, "--model", f"{corpus}/model", "--dataset", f"{corpus}/synthetic", "--output", str(tmp_path)]
+    words += ["--num_resamples", "20", "--quiet", "--cache_dir", f"{corpus}/cache", "--compare", f"{corpus}/model"]
+    assert main([*words, *flags.split()]) == 0
+    told, saved = capsys.readouterr().out, json.loads((tmp_path / "results.json").read_text())
+    assert told.startswith(f"{protocol} on synthetic/test\n") and (tmp_path / "results.md").is_file()
+    assert f"{figure} " in told and "leakage: not known whether synthetic was in the training" in told
+    assert saved["trained"][figure] is not None and saved["random_weights"][figure] is not None
+    assert f"{figure}_low" in saved["trained"] or f"{figure}_note" in saved["trained"]
+    assert saved["compared"][f"{figure}/difference"] == 0.0  # the same model
+    assert str(corpus) not in json.dumps(saved)  # no path of this machine
