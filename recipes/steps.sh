@@ -105,8 +105,16 @@ evaluate_model() {
 
 check_card() {
     [[ -f "$OUTPUT/model/README.md" ]] || die "card: no $OUTPUT/model/README.md; train writes it at its end"
-    say "card: $OUTPUT/model/README.md, written by train"
-    say "card: adding the results of evaluate is not built yet: skipped"
+    local found results=()
+    for found in "$OUTPUT"/results/*/results.json; do
+        if [[ "$found" -nt "$OUTPUT/model/config.json" ]]; then
+            results+=("$(dirname "$found")")
+        elif [[ -f "$found" ]]; then
+            say "card: $found is older than the model: left out; to judge again: rm $OUTPUT/done/evaluate-*"
+        fi
+    done
+    "$PYTHON" -m modeling_esi.hub card "$OUTPUT/model" ${results[@]+--results "${results[@]}"} ||
+        die "card: the results did not come into $OUTPUT/model/README.md"
 }
 
 push_model() {
@@ -115,8 +123,7 @@ push_model() {
         return
     fi
     [[ -f "$OUTPUT/model/README.md" ]] || die "push: no model with a card in $OUTPUT/model; run the step train first"
-    once push "$PYTHON" -c 'import sys; from modeling_esi.hub import push_folder; print(push_folder(*sys.argv[1:]))' \
-        "$OUTPUT/model" "$HUB_MODEL_ID"
+    once push "$PYTHON" -m modeling_esi.hub push "$OUTPUT/model" "$HUB_MODEL_ID"
 }
 
 # The steps to run: STEPS, or the flags; all where neither is given.
