@@ -17,6 +17,7 @@ from transformers import (
     PreTrainedTokenizerFast,
     Trainer,
     TrainingArguments,
+    pipeline,
     set_seed,
 )
 
@@ -133,6 +134,10 @@ def test_a_pretrained_folder_is_fine_tuned_saved_and_loaded(encoder, rows, featu
     inputs = feature_extractor(ECGRecords(rows).__getitems__(list(range(len(rows)))))
     with torch.no_grad():
         np.testing.assert_allclose(predicted, again.eval()(**inputs).logits, atol=1e-5)
+    feature_extractor.save_pretrained(tmp_path / "tuned")
+    found = pipeline("ecg-classification", model=str(tmp_path / "tuned"))(ECGRecords(rows)[7])
+    expected = dict(zip(LABELS, torch.tensor(predicted[7]).sigmoid().tolist(), strict=True))
+    assert {entry["label"]: entry["score"] for entry in found} == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.slow
