@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from hub_double import hub_of_this_process
 from huggingface_hub import ModelCard
 from scipy.special import expit
 from sklearn.metrics import f1_score
@@ -33,6 +34,7 @@ from modeling_esi.evaluation.layer_decay import layer_of, parameter_groups
 from modeling_esi.evaluation.leakage import training_text
 from modeling_esi.evaluation.protocols import find_protocol, options_of
 from modeling_esi.evaluation.saved_classifier import chosen_license, save_classifier
+from modeling_esi.hub import push_folder
 
 ENCODER = pytest.mark.parametrize("encoder", ENCODERS)
 QUICK = TrainingSettings(epochs=3, batch_size=8, lr=3e-3, head_lr=3e-3, drop_path_rate=0.0, warmup_ratio=0.0)
@@ -359,7 +361,7 @@ def test_the_saved_model_says_from_where_on_a_label_holds(context, tmp_path):
     assert result.trained["tiny/100%/macro_f1"] == pytest.approx(f1)
 
 
-def test_a_saved_model_has_a_card_with_its_figures_and_its_start(context, tmp_path):
+def test_a_saved_model_has_a_card_with_its_figures_and_its_start_and_is_pushed(context, monkeypatch, tmp_path):
     context.name, context.card = "someone/esi", CARD
     result = fine_tune.run(context, save=str(tmp_path / "esi-tiny"), **FEW)
     card = ModelCard.load(tmp_path / "esi-tiny" / "README.md")
@@ -373,6 +375,10 @@ def test_a_saved_model_has_a_card_with_its_figures_and_its_start(context, tmp_pa
     assert "label_thresholds" in card.text and "V5_UP: 0." in card.text
     saved = json.loads((tmp_path / "esi-tiny" / "results.json").read_text())
     assert saved["trained"] == json.loads(json.dumps(result.to_dict()["trained"]))
+    with hub_of_this_process(monkeypatch, tmp_path / "hub_cache") as hub:
+        push_folder(tmp_path / "esi-tiny", "someone/esi-tiny", token="hf_of_nobody")
+        pushed = json.loads(hub.files("someone/esi-tiny")["config.json"])
+        assert set(pushed["label_thresholds"]) <= set(LABELS) and "README.md" in hub.files("someone/esi-tiny")
     fine_tune.run(context, save=str(tmp_path / "other"), license="CC-BY-4.0", **FEW)
     assert ModelCard.load(tmp_path / "other" / "README.md").data.license == "cc-by-4.0"
     with pytest.raises(ValueError, match="license: expected the Hub's identifier"):
