@@ -191,8 +191,8 @@ def _is_lost_at_times(waves: frozenset[str], page: Page) -> bool:
 
 def _lead_problems(claim: Claim, page: Page, statement: Statement) -> Iterator[str]:
     """Leads in which neither page nor statement has what the claim says; a group of leads needs one that has."""
-    if not claim.leads and not claim.groups:
-        return
+    if not claim.leads and not claim.groups or any(pole[1:] == ("state", "normal") for pole in claim.poles):
+        return  # what is normal somewhere else is no false lead
     covered = covered_leads(page, claim)
     if not covered:
         return

@@ -33,6 +33,7 @@ _IN_A_NOUN = frozenset("the a an both of either wave".split())
 _CONTRASTING = frozenset("while whereas but although though".split())
 _VERBS = frozenset("invert flatten shorten lengthen widen broaden disappear".split())
 _LASTING = frozenset("last measure exceed".split())
+_COMPARATIVES = frozenset("larger bigger higher smaller lower".split())
 _DIMENSIONS = frozenset("wide broad deep tall high long".split())
 _HAVING = frozenset("preceded followed precede follow have show contain display accompanied develop".split())
 _SHOWING = frozenset("show display demonstrate exhibit reveal have has record contain carry look".split())
@@ -189,8 +190,8 @@ class _Gathering:
             return
         if self.now.waves and self._is_comparand(at):
             return
-        if self.now.waves and self.broken and self.items[at - 1].value in ("a", "an"):
-            self.finish()  # in "a small r, an S" the S is not small
+        if self.now.waves and self.broken and self.items[at - 1].value in _articles(self.now):
+            self.finish()
         again = wave in self.now.waves and not (self.broken or self.now.leads)
         listed = self.joined and not self.now.settled and not self._begins_clause(at)
         if self.now.waves and not again and not listed:
@@ -244,6 +245,8 @@ class _Gathering:
             return True
         if any(item.value == "should" for item in self.items[max(0, at - 3) : at]):
             return True
+        if self.items[at].text in _COMPARATIVES and any(item.value == "than" for item in self.items[at + 1 :]):
+            return True  # larger than something else, not large
         if self.belonging and noun in ("beat", "qrs") and self.now.waves:
             return True
         return pole == ("presence", "absent") and not noun and self._next(at).value == "of"
@@ -299,7 +302,8 @@ class _Gathering:
     def _begins_like_the_last(self, at: int) -> bool:
         """Leads that leave out the verb: "V5 and V6 show tall R waves and the right chest leads deep S waves"."""
         before = [item for item in self.items[:at] if item.value != "the"]
-        return bool(before) and before[-1].kind == "and" and self._next(at).kind in ("pole", "wave")
+        behind = [item for item in self.items[at + 1 :] if item.value not in ("a", "an", "the")]
+        return bool(before and behind) and before[-1].kind == "and" and behind[0].kind in ("pole", "wave")
 
     def _take_group(self, at: int, names: tuple[str, ...]) -> None:
         following = [item for item in self.items[at + 1 : at + 4] if item.kind not in ("comma", "break", "word")]
@@ -373,6 +377,11 @@ class _Gathering:
             self.belonging = word == "of" and bool(self.now.waves)
         if word not in _IN_A_NOUN:
             self.joined = False
+
+
+def _articles(gathered: _Gathered) -> tuple[str, ...]:
+    """Articles that begin something of its own: in "a small r, an S" the S is not small, in "no ST, the T" T is there."""
+    return ("a", "an", "the") if gathered.absent else ("a", "an")
 
 
 def _implied_waves(gathered: _Gathered, last: list[str]) -> list[str]:

@@ -223,7 +223,7 @@ _SAME = {
     " regularity",
     "irregular": "variable varying varies vary changing change changes erratic unpredictable chaotic irregularly"
     " irregularity different differ differs variation unequal",
-    "fast": "rapid tachycardia accelerated faster rapidly tachycardic quick",
+    "fast": "rapid tachycardia accelerated faster rapidly tachycardic quick speed speeds",
     "slow": "slower bradycardia bradycardic slowly slowed slowing",
     "early": "premature prematurely earlier",
     "late": "delayed later delay delays",
@@ -242,7 +242,7 @@ _SAME = {
     "end": "ends ending terminal last final terminates stop stops termination",
     "flat": "flattened flattens level isoelectric flattening",
     "pointed": "peaked tented sharp spiky",
-    "hidden": "buried masked concealed obscured hide hides invisible merge merged merges",
+    "hidden": "buried masked concealed obscured hide hides invisible merge merged merges fuse fuses fused",
     "block": "blocked blocks nonconducted interrupted dropped dropping drop unconducted",
     "pace": "paced pacing pacemaker stimulus stimulated stimulates spike spikes artificial",
     "ectopic": "ectopy focus foci",
@@ -290,7 +290,7 @@ EMPTY = frozenset(
     " specifically associated association accompanied accompany accompanies accompanying related including include"
     " includes involving involve involves example e g i ii iii way kind type make makes made become becomes becoming"
     " indicate indicates indicating reflect reflects reflecting suggest suggests suggesting consistent typical keep"
-    " keeps occur occurs occurring remain remains stay stays lie lies stand stands exist exists defined define"
-    " considered recorded consist consists contain contains limit limits patient patients adult adults case cases"
+    " keeps come comes coming occur occurs occurring remain remains stay stays lie lies stand stands exist exists"
+    " defined define considered recorded consist consists contain contains limit limits patient patients adult adults case cases"
     " what how instead still again after before lasts last lasting duration amplitude size width height".split()
 )  # fmt: skip

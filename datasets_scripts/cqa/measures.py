@@ -84,7 +84,7 @@ RATIO = re.compile(r"(?<![\d.:])(\d+)\s?:\s?(\d+)(?![\d:])|\b(\d|two|three|four|
 class Measure:
     """A number or a range with its dimension (ms, mV, bpm, degrees, ...; "" where the text gives none).
 
-    `low` equals `high` unless it is a range. `comparison` is "at least", "at most" or "is". `about`: told as a rough one.
+    `low` equals `high` unless it is a range. `comparison` is "at least", "at most" or "is". `about`: a rough number.
     """
 
     low: float

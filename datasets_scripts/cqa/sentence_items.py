@@ -58,7 +58,9 @@ _REWRITES = tuple(
         (r"(polar|general|local|normal|character|recogn|organ|minim|synchron)is(?=(?:ations?|ed|es?|ing)\b)", r"\1iz"),
         (r"\bearly repolarization", "earlyrepolarization"),  # a finding, not a T wave that is early
         (r"\bwithout warning\b", "suddenly"),
-        (r"(?<=[a-z])aem(?=[io])", "em"), (r"\bfavour", "favor"), (r"\bone in (?:two|three|four)(?: or \w+)?\b", "some"),
+        (r"\brais(?:es?|ed|ing) (?:(?:the|a) )?(?=suspicion|possibility|question)", "suggests "),
+        (r"(?<=[a-z])aem(?=[io])", "em"), (r"\bfavour", "favor"), (r"\bone in (?:two|three|four)(?: or \w+)?", "some"),
+        (r"\blevel of the (pr|tp) segment", r"\1 level"),
         (r"\batrioventricular\b", "av"), (r"\b(atria|ventricle)s\b", r"\1"), (r"\bper cent\b", "%"),
         (r"\bm[vV]\s?[·.*x]\s?ms\b|\bmillivolt milliseconds?\b", "mv.ms"), (r"\bmm\s?[·.*x]\s?s\b", "mm.s"),
         (r"\b(?:does|do|did) not exceed", "not exceed"),

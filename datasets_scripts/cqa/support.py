@@ -20,8 +20,7 @@ from datasets_scripts.cqa.named_findings import findings_named, names_in
 from datasets_scripts.cqa.passages import Passage
 from datasets_scripts.cqa.statements import ParsedFinding
 
-# under this share of known content words a sentence counts as not supported: with a claim that a page makes, without
-FEW_WORDS, MANY_WORDS = 0.2, 0.4
+LEAST_WORDS = 0.34  # share of known content words, under which a sentence with no claim of a page is not supported
 HEDGED = frozenset({"possible", "consider", "cannot rule out", "probable", "borderline", "suggested"})
 _NEGATIVE = frozenset({"no", "not", "without", "absence", "excluded"})
 _DENIAL = r"\b(?:no|without|absence of|not) (?:(?:evidence|sign|signs) of )?(?:(?:acute|definite|clear|any|a|an) )?"
@@ -84,8 +83,7 @@ def check_description(description: str, findings: Sequence[ParsedFinding], passa
         share, key = _coverage(reading, pages, statement)
         problems = [*claim_problems(reading, pages, statement), *_doubts_lost(reading, readings[:at], statement)]
         problems += _contradicted(at, readings, pages)
-        enough = FEW_WORDS if _is_confirmed(reading, pages) else MANY_WORDS
-        if not problems and share < enough and reading.words:
+        if not problems and share < LEAST_WORDS and reading.words and not _is_confirmed(reading, pages):
             problems.append(f"is hardly supported: {share:.0%} of its words are in the passages")
         checked.append(CheckedSentence(texts[at], round(share, 3), key, tuple(dict.fromkeys(problems))))
     return Support(tuple(checked))
@@ -112,7 +110,8 @@ def _coverage(reading: Reading, pages: Sequence[Page], statement: Statement) -> 
 def _is_confirmed(reading: Reading, pages: Sequence[Page]) -> bool:
     """Whether a page makes one of the sentence's claims: the same wave said to be the same, or in the same leads."""
     return any(
-        (claim.poles & page.poles or claim.leads or claim.measures) and claim.waves & known.waves
+        (claim.leads and claim.leads == known.leads)
+        or (claim.waves & known.waves and (claim.poles & page.poles or claim.leads or claim.measures))
         for page in pages
         for claim in reading.claims
         for known, _ in page.claims
