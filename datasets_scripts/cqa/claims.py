@@ -380,7 +380,7 @@ class _Gathering:
 
 
 def _articles(gathered: _Gathered) -> tuple[str, ...]:
-    """Articles that begin something of its own: in "a small r, an S" the S is not small, in "no ST, the T" T is there."""
+    """Articles that begin something of its own: in "a small r, an S" S is not small, in "no ST, the T" T is there."""
     return ("a", "an", "the") if gathered.absent else ("a", "an")
 
 

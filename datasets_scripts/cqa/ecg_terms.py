@@ -291,6 +291,7 @@ EMPTY = frozenset(
     " includes involving involve involves example e g i ii iii way kind type make makes made become becomes becoming"
     " indicate indicates indicating reflect reflects reflecting suggest suggests suggesting consistent typical keep"
     " keeps come comes coming occur occurs occurring remain remains stay stays lie lies stand stands exist exists"
-    " defined define considered recorded consist consists contain contains limit limits patient patients adult adults case cases"
-    " what how instead still again after before lasts last lasting duration amplitude size width height".split()
+    " defined define considered recorded consist consists contain contains limit limits patient patients adult"
+    " adults case cases what how instead still again after before lasts last lasting duration amplitude size"
+    " width height".split()
 )  # fmt: skip
