@@ -159,8 +159,9 @@ def _check_place_for_waveforms(settings: Settings) -> None:
     """
     if settings.waveforms is None or settings.text == "statements":
         return
-    entries = list(find_source(settings.name).list_entries(settings.data_dir, **settings.options))
-    if entries and all((entry.fields.get("report") or "").strip() for entry in entries):
+    entries = find_source(settings.name).list_entries(settings.data_dir, **settings.options)
+    reports = ((entry.fields.get("report") or "").strip() for entry in entries)
+    if next(reports, "") and all(reports):
         raise ValueError(
             f"waveforms: are told behind statements, and every record of {settings.name} has a report, which goes"
             f" before them with text={settings.text!r}; give text='statements' (--text statements), or no waveforms"
