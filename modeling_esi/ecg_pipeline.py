@@ -55,7 +55,7 @@ class ESIPipeline(ChunkPipeline):
         name, saved_as = type(self.model).__name__, self.model.config.architectures or []
         if name not in self.models:
             raise ValueError(f"{self.task}: expected {' or '.join(self.models)}, got {name}.")
-        if name == "ESIModel" and saved_as == ["ESIForECGClassification"]:
+        if name == "ESIModel" and self.model.name_or_path and saved_as == ["ESIForECGClassification"]:
             raise ValueError(
                 f"{self.task}: expected a folder of ESIModel, got one of ESIForECGClassification, which holds no text "
                 "encoder: use ecg-classification with it."

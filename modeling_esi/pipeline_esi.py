@@ -259,7 +259,8 @@ class ESIToTextPipeline(ESIPipeline):
             the recordings that the model was trained on; or `"all"`: one report for each, with `start` and `end` in
             seconds.
 
-    Returns, for each recording, a list of `{"generated_text"}`, as other pipelines that write.
+    Returns, for each recording, a list of `{"generated_text"}`, as other pipelines that write: one, or as many as
+    `num_return_sequences`.
 
     Raises:
         ValueError: for a model that cannot write, and as every pipeline.
@@ -295,13 +296,14 @@ class ESIToTextPipeline(ESIPipeline):
             yield features
 
     def _run(self, inputs: dict[str, Tensor], **generate_kwargs: Any) -> dict[str, Any]:
-        return {"token_ids": self.model.generate(**inputs, **generate_kwargs)}
+        token_ids = self.model.generate(**inputs, **generate_kwargs)
+        return {"token_ids": token_ids.view(len(inputs["input_values"]), -1, token_ids.shape[-1])}
 
     def postprocess(self, model_outputs: list[dict[str, Any]], windows: str = "first") -> list[dict[str, Any]]:
         """The words of the tokens."""
         results = []
         for output in model_outputs:
-            texts = self.processor.batch_decode(output["token_ids"], skip_special_tokens=True)
+            texts = self.processor.batch_decode(output["token_ids"][0], skip_special_tokens=True)
             place = {"start": output["start"], "end": output["end"]} if windows == "all" else {}
             results += [{"generated_text": text} | place for text in texts]
         return results

@@ -205,6 +205,22 @@ def test_reports_are_those_of_generate(pipes, model, processor):
     pipe = pipes["ecg-to-text"]
     assert pipe(record, max_new_tokens=5, num_beams=2) == [{"generated_text": text}]
     assert pipe(record, num_beams=2, generate_kwargs={"max_new_tokens": 5}) == [{"generated_text": text}]
+    several = {"max_new_tokens": 5, "num_beams": 3, "num_return_sequences": 2}
+    singles = [pipe(one, **several) for one in (record, record_of(3, seed=5), record)]
+    assert [len(texts) for texts in singles] == [2, 2, 2]
+    assert pipe([record, record_of(3, seed=5), record], batch_size=2, **several) == singles
+
+
+def test_options_are_those_of_the_call_or_of_the_pipeline(pipes, model, processor):
+    options = {"model": model, "processor": processor, "device": "cpu"}
+    ask = pipeline("zero-shot-ecg-classification", candidate_labels=LABELS, multi_label=False, **options)
+    plain = pipes["zero-shot-ecg-classification"]
+    assert ask(record_of(5)) == plain(record_of(5), LABELS, multi_label=False)
+    assert ask(record_of(5), ["a"], multi_label=True) == plain(record_of(5), ["a"])
+    write = pipeline("ecg-to-text", max_new_tokens=5, num_beams=2, **options)
+    assert write(record_of(5), num_beams=1) == pipes["ecg-to-text"](record_of(5), max_new_tokens=5)
+    embed = pipeline("ecg-feature-extraction", batch_size=2, num_workers=1, **options)
+    assert_equal_results(embed([record_of(5)] * 3), [pipes["ecg-feature-extraction"](record_of(5))] * 3)
 
 
 # ----- every way to pass a recording ---------------------------------------------------------------------------------
