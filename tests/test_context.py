@@ -10,6 +10,7 @@ from transformers import BertTokenizerFast
 from datasets_scripts.records import ECGRecord, record_to_row, row_features
 from modeling_esi import ESIFeatureExtractor, ESIProcessor
 from modeling_esi.evaluation import context as context_module
+from modeling_esi.evaluation.classifier_training import new_classifier
 from modeling_esi.evaluation.context import EvaluationContext, load_model, parse_options, read_card
 from modeling_esi.evaluation.embedding_cache import cached_array, records_digest, weights_digest
 
@@ -113,7 +114,17 @@ def test_a_saved_model_is_loaded_with_its_card(tmp_path, processor):
     loaded = EvaluationContext.load(tmp_path / "esi", "ptb_xl", compare=tmp_path / "esi", device="cpu", cache_dir=None)
     assert loaded.name == "esi" and list(loaded.models())[-1] == "compared"
     assert loaded.leakage().named == ("ptb_xl",) and loaded.leakage().seen
+    assert loaded.compare_name == "esi" and loaded.compared_leakage() == loaded.leakage()
     assert loaded.source == "ptb_xl"
+
+
+def test_a_part_of_a_model_is_refused_instead_of_filled_with_random_weights(tmp_path, processor):
+    new_classifier(tiny_esi(), ["NORM"]).save_pretrained(tmp_path / "classifier")
+    with pytest.raises(ValueError, match="got ESIModel without weights for .*text_model.* in .*classifier: name the"):
+        load_model(tmp_path / "classifier")
+    tiny_esi().ecg_model.save_pretrained(tmp_path / "tower")
+    with pytest.raises(ValueError, match="expected a whole ESIModel, encoders and projections, got ESIEcgModel in"):
+        load_model(tmp_path / "tower")
 
 
 def test_options_of_a_source_are_a_mapping():

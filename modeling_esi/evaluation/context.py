@@ -274,13 +274,23 @@ class EvaluationContext:
 
 
 def load_model(name: str | os.PathLike[str], device: str | torch.device = "cpu") -> tuple[nn.Module, Any]:
-    """An ESI model in evaluation mode and its processor, from a folder or the Hub. Raises OSError or ValueError."""
+    """An ESI model in evaluation mode and its processor, from a folder or the Hub.
+
+    Raises OSError or ValueError where there is none, or only a part of one, such as a classifier without text encoder.
+    """
     from transformers import AutoModel, AutoProcessor
 
-    import modeling_esi  # noqa: F401  registers the Auto classes: no code of the folder is run
+    from modeling_esi import ESIModel  # registers the Auto classes: no code of the folder is run
 
-    model = AutoModel.from_pretrained(name).to(device).eval()
-    return model, AutoProcessor.from_pretrained(name)
+    model, loaded = AutoModel.from_pretrained(name, output_loading_info=True)
+    missing = sorted({key.partition(".")[0] for key in loaded["missing_keys"]})
+    if not isinstance(model, ESIModel) or missing:
+        lacking = f" without weights for {', '.join(missing)}" if missing else ""
+        raise ValueError(
+            f"model: expected a whole ESIModel, encoders and projections, got {type(model).__name__}{lacking} in "
+            f"{name}: name the model that it was made from."
+        )
+    return model.to(device).eval(), AutoProcessor.from_pretrained(name)
 
 
 def _name_of(name: str | os.PathLike[str]) -> str:
