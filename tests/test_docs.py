@@ -71,19 +71,26 @@ BLOCKS = [block for page in PAGES for block in blocks_of(page)]
 
 def commands_in(block: Block) -> list[list[str]]:
     """The commands of a shell block, each as its words; none where the block is something else, such as a file tree."""
-    joined = block.code.replace("\\\n", " ")
-    lines = [line.removeprefix("$ ") for line in joined.splitlines() if line.strip()]
-    starts = [re.sub(r"^(\w+=\S* )+", "", line).split(" ")[0] for line in lines]
-    if block.language not in SHELLS and not all(map(is_program, starts)):
+    lines = lines_of(block)
+    if block.language not in SHELLS and not all(map(starts_a_program, lines)):
         return []
     parts = [part for line in lines for part in re.split(r"\s(?:&&|\|)\s", line)]
     words = [shlex.split(part, comments=True) for part in parts]
     return [[word for word in command if not re.fullmatch(r"\w+=.*", word)] for command in words if command]
 
 
+def lines_of(block: Block) -> list[str]:
+    joined = block.code.replace("\\\n", " ")
+    return [line.removeprefix("$ ") for line in joined.splitlines() if line.strip()]
+
+
+def starts_a_program(line: str) -> bool:
+    return is_program(re.sub(r"^(\w+=\S* )+", "", line).split(" ")[0])
+
+
 def is_program(word: str) -> bool:
     known = PROGRAMS | {"python", "python3", "pip", "accelerate", "torchrun"}
-    return word in known or word.startswith(("#", "recipes/", "./recipes/"))
+    return word in known or word.startswith("#") or bool(re.fullmatch(r"(\./)?recipes/\w+\.sh", word))
 
 
 # ----- blocks --------------------------------------------------------------------------------------------------------
@@ -96,6 +103,9 @@ def test_every_block_says_what_it_is():
         if block.language == "":
             assert not re.search(r"^(import|from) \w|^\w+ = \w+\(", block.code, re.MULTILINE), (
                 f"{block.place}: Python that no test runs: write ```python, or ```text for what is only shown"
+            )
+            assert commands_in(block) or not any(map(starts_a_program, lines_of(block))), (
+                f"{block.place}: a command among other things, which no test parses: give it a block of its own"
             )
 
 
