@@ -17,11 +17,12 @@ from modeling_esi import LEADS, MIMIC_LEADS, ESIFeatureExtractor, ESIForECGClass
 from modeling_esi import feature_extraction_esi as feature_extraction
 from modeling_esi.export import files
 from modeling_esi.export.__main__ import main
-from modeling_esi.export.facts import license_of, tower_facts, weights_digest
+from modeling_esi.export.facts import tower_facts, weights_digest
 from modeling_esi.export.files import check, export_onnx, export_torch, onnx_runner, trace
 from modeling_esi.export.int8 import compare, made_up_signals, quantise_onnx
 from modeling_esi.export.millivolts import MillivoltDoor, bridge_gaps
-from modeling_esi.export.tower import ECGTower, load_saved_model
+from modeling_esi.export.saved_model import SavedModel, license_of
+from modeling_esi.export.tower import ECGTower
 
 RATE, WINDOW = 100, 5.0
 RECORDS = Path(__file__).resolve().parent.parent.parent / "shared" / "data" / "ptbxl"
@@ -148,15 +149,22 @@ def test_a_classifier_gives_logits_and_an_encoder_its_pooled_vector():
         tower = ECGTower(model, feature_extractor)
         assert tower.output_name == name
         torch.testing.assert_close(tower(signal)[0], getattr(model(**inputs), name), rtol=1e-5, atol=1e-5)
-    facts = tower_facts(ECGTower(classifier, feature_extractor), classifier, feature_extractor)
+    facts = tower_facts(SavedModel(classifier, feature_extractor))
     assert facts["labels"] == ["LABEL_0", "LABEL_1", "LABEL_2"] and facts["license"] == "not stated"
 
 
-def test_a_model_of_half_the_digits_is_exported_with_all_of_float32():
-    model = tiny_esi().to(torch.bfloat16)
-    tower = ECGTower(model, extractor())
-    assert {p.dtype for p in tower.parameters()} == {torch.float32} and model.dtype == torch.bfloat16
-    assert tower(signals(1, 500))[0].isfinite().all()
+def test_a_model_in_training_or_of_half_the_digits_is_exported_in_float32():
+    model = tiny_esi().to(torch.bfloat16).train()
+    saved, signal = SavedModel(model, extractor()), signals(3, 500)
+    assert saved.in_float32().in_float32().model.dtype == torch.float32
+    tower = ECGTower(model, saved.feature_extractor)
+    np.testing.assert_allclose(tower(signal)[0].numpy(), saved.in_float32()(signal.numpy())[0], atol=1e-6)
+    assert model.training and model.dtype == torch.bfloat16
+
+
+def test_a_batch_without_a_record_for_the_model_is_told():
+    with pytest.raises(ValueError, match="expected a record that the feature extractor accepts"):
+        SavedModel(tiny_esi(), extractor())(np.zeros((2, 12, 500), np.float32))
 
 
 def test_another_model_is_refused():
@@ -176,10 +184,10 @@ def test_the_digest_is_of_the_weights():
 # ----- torch ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_torch_file_computes_what_the_model_does(tmp_path):
     model, feature_extractor = tiny_esi(), extractor()
-    tower = ECGTower(model, feature_extractor)
-    facts = export_torch(tower, tmp_path / "tower.pt2", tower_facts(tower, model, feature_extractor))
+    facts = export_torch(SavedModel(model, feature_extractor), tmp_path / "tower.pt2")
     assert facts["checked"]["max_difference"] <= 1e-5
     assert json.loads((tmp_path / "tower.pt2.json").read_text()) == facts
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tower.pt2", "tower.pt2.json"]
@@ -228,7 +236,7 @@ def exported(folder) -> Path:
 
 @needs_onnx
 def test_an_onnx_file_computes_what_the_model_does(folder, exported):
-    saved, run = load_saved_model(folder), onnx_runner(exported / "tower.onnx", num_threads=1)
+    saved, run = SavedModel.load(folder), onnx_runner(exported / "tower.onnx", num_threads=1)
     for batch, num_samples in ((1, 444), (5, 777)):
         signal = signals(batch, num_samples)
         output, lead_mask = run(signal.numpy())
@@ -274,7 +282,7 @@ def test_an_8_bit_file_is_smaller_and_near(exported):
 @needs_onnx
 @pytest.mark.skipif(not RECORDS.is_dir(), reason="the folder of records beside the checkout is not there")
 def test_real_files_give_the_same_under_onnxruntime(folder, exported):
-    saved, run = load_saved_model(folder), onnx_runner(exported / "tower.onnx", num_threads=1)
+    saved, run = SavedModel.load(folder), onnx_runner(exported / "tower.onnx", num_threads=1)
     records = [read_record(path) for path in sorted(RECORDS.rglob("*_lr.hea"))[:20]]
     assert records and {record.sampling_rate for record in records} == {RATE}
     with torch.no_grad():
@@ -291,8 +299,7 @@ def test_real_files_give_the_same_under_onnxruntime(folder, exported):
 def test_both_encoders_and_variants_become_onnx(variant, encoder, tmp_path):
     model = tiny_esi(variant, ecg=ENCODERS[encoder])
     feature_extractor = extractor(scaling="record" if variant == "released" else "lead", leads=MIMIC_LEADS)
-    tower = ECGTower(model, feature_extractor)
-    facts = export_onnx(tower, tmp_path / "tower.onnx", tower_facts(tower, model, feature_extractor), opset=18)
+    facts = export_onnx(SavedModel(model, feature_extractor), tmp_path / "tower.onnx", opset=18)
     assert facts["opset"] == 18 and facts["encoder_type"] == encoder and facts["variant"] == variant
     run = onnx_runner(tmp_path / "tower.onnx", num_threads=1)
     for batch, num_samples in ((1, 444), (5, 777)):
@@ -320,8 +327,7 @@ def test_a_classifier_becomes_onnx(tmp_path):
 def test_weights_too_large_for_one_file_lie_beside_it(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "LARGEST_FILE", 1000)
     model, feature_extractor = tiny_esi(), extractor()
-    tower = ECGTower(model, feature_extractor)
-    export_onnx(tower, tmp_path / "tower.onnx", tower_facts(tower, model, feature_extractor))
+    export_onnx(SavedModel(model, feature_extractor), tmp_path / "tower.onnx")
     facts = quantise_onnx(tmp_path / "tower.onnx", tmp_path / "tower.int8.onnx")
     expected = {f"tower{kind}.onnx{part}" for kind in ("", ".int8") for part in ("", ".data", ".json")}
     assert {path.name for path in tmp_path.iterdir()} == expected
@@ -340,9 +346,8 @@ def test_weights_too_large_for_one_file_lie_beside_it(tmp_path, monkeypatch):
     ("output", "told"), [("tower.bin", r"ends in \.pt2, got 'tower\.bin'"), ("no/tower.pt2", "folder that is there")]
 )
 def test_an_output_that_cannot_be_is_told(tmp_path, output, told):
-    tower = ECGTower(tiny_esi(), extractor())
     with pytest.raises(ValueError, match=told):
-        export_torch(tower, tmp_path / output, {})
+        export_torch(SavedModel(tiny_esi(), extractor()), tmp_path / output)
 
 
 def test_what_is_wrong_is_one_sentence(folder, tmp_path, capsys, monkeypatch):
@@ -355,31 +360,30 @@ def test_what_is_wrong_is_one_sentence(folder, tmp_path, capsys, monkeypatch):
 
 
 def test_a_file_that_computes_something_else_is_refused():
-    tower = ECGTower(tiny_esi(), extractor())
+    saved = SavedModel(tiny_esi(), extractor())
 
     def shifted(signal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        output, lead_mask = tower(torch.from_numpy(signal))
-        return output.numpy() + 2e-4, lead_mask.numpy()
+        output, lead_mask = saved(signal)
+        return output + 2e-4, lead_mask
 
     def without_refusals(signal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        output, lead_mask = tower(torch.from_numpy(signal))
-        return np.nan_to_num(output.numpy()), lead_mask.numpy()
+        output, lead_mask = saved(signal)
+        return np.nan_to_num(output), lead_mask
 
     for run in (shifted, without_refusals):
         with pytest.raises(RuntimeError, match="expected outputs that differ by at most 0.0001"):
-            check(tower, run)
+            check(saved, run)
     with pytest.raises(RuntimeError, match="masks other leads"):
-        check(tower, lambda signal: (tower(torch.from_numpy(signal))[0].numpy(), np.zeros((len(signal), 12), bool)))
+        check(saved, lambda signal: (saved(signal)[0], np.zeros(signal.shape[:2], bool)))
 
 
 def test_a_failed_export_leaves_what_was_there(tmp_path, monkeypatch):
     (tmp_path / "tower.pt2").write_text("the old one")
     (tmp_path / "tower.pt2.json").write_text("{}")
-    tower = ECGTower(tiny_esi(), extractor())
     monkeypatch.setattr(files, "trace", lambda tower: SimpleNamespace(module=lambda: tower))
     monkeypatch.setattr(torch.export, "save", lambda *arguments, **options: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        export_torch(tower, tmp_path / "tower.pt2", {})
+        export_torch(SavedModel(tiny_esi(), extractor()), tmp_path / "tower.pt2")
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
         "tower.pt2": "the old one", "tower.pt2.json": "{}"
     }  # fmt: skip

@@ -26,10 +26,10 @@ from modeling_esi.benchmarks.comparison import enliven
 from modeling_esi.benchmarks.machine import describe
 from modeling_esi.benchmarks.measured import measured, working_folder
 from modeling_esi.benchmarks.scaling import markdown
-from modeling_esi.export.facts import tower_facts
 from modeling_esi.export.files import Runner, export_onnx, onnx_runner, trace
 from modeling_esi.export.int8 import PRODUCTS, agreement, write_int8
-from modeling_esi.export.tower import ECGTower, SavedModel, load_saved_model
+from modeling_esi.export.saved_model import SavedModel
+from modeling_esi.export.tower import ECGTower
 from modeling_esi.lead_names import match_leads
 from modeling_esi.resampling import resample
 
@@ -96,7 +96,7 @@ def measure(settings: dict[str, Any]) -> dict[str, Any]:
 def load(model: str) -> SavedModel:
     """A saved model, or a preset whose weights are random."""
     if Path(model).is_dir():
-        return load_saved_model(model)
+        return SavedModel.load(model)
     torch.manual_seed(0)
     ecg_model = ESIEcgModel(ESIConfig.from_variant("esi", signal_encoder=model).ecg_config).eval()
     with torch.no_grad():
@@ -135,30 +135,15 @@ def millivolts(records: Sequence[ECGRecord], feature_extractor: ESIFeatureExtrac
 
 def implementations(saved: SavedModel, tower: ECGTower, folder: Path) -> tuple[dict[str, Runner], dict[str, int]]:
     """What is compared, by name, and the bytes of its weights or file."""
-    facts = tower_facts(tower, saved.model, saved.feature_extractor)
-    export_onnx(tower, folder / "tower.onnx", facts)
+    export_onnx(saved, folder / "tower.onnx")
     files = {"onnxruntime": folder / "tower.onnx"}
     for name, operators in (("8-bit", PRODUCTS), ("8-bit, all", (*PRODUCTS, "Conv"))):
         files[f"onnxruntime, {name}"] = folder / f"{name}.onnx"
         write_int8(folder / "tower.onnx", files[f"onnxruntime, {name}"], operators)
     weights = sum(weight.nbytes for weight in tower.ecg_model.parameters())
-    arms: dict[str, Runner] = {"model": run_model(saved, tower), "torch.export": run_module(trace(tower).module())}
+    arms: dict[str, Runner] = {"model": saved, "torch.export": run_module(trace(tower).module())}
     sizes = {"model": weights, "torch.export": weights} | {name: path.stat().st_size for name, path in files.items()}
     return arms | {name: onnx_runner(path, num_threads=1) for name, path in files.items()}, sizes
-
-
-def run_model(saved: SavedModel, tower: ECGTower) -> Runner:
-    """The model behind its feature extractor, as a user calls it."""
-
-    @torch.no_grad()
-    def called(signal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        door = saved.feature_extractor
-        inputs = door.transform(torch.from_numpy(signal), door.sampling_rate, door.leads)
-        if tower.output_name == "ecg_embeds":
-            return saved.model.get_ecg_features(**inputs).numpy(), inputs["lead_mask"].numpy()
-        return saved.model(**inputs)[tower.output_name].numpy(), inputs["lead_mask"].numpy()
-
-    return called
 
 
 def run_module(module: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]) -> Runner:

@@ -15,10 +15,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from .facts import license_of, tower_facts
 from .files import export_onnx, export_torch
 from .int8 import int8_name, quantise_onnx
-from .tower import ECGTower, load_saved_model
+from .saved_model import SavedModel
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,13 +50,10 @@ def parser_of() -> argparse.ArgumentParser:
 
 
 def _export(arguments: argparse.Namespace) -> list[str]:
-    saved = load_saved_model(arguments.model)
-    tower = ECGTower(saved.model, saved.feature_extractor)
-    facts = tower_facts(tower, saved.model, saved.feature_extractor, license_of(arguments.model))
+    saved = SavedModel.load(arguments.model)
     if arguments.format == "torch":
-        return [_told(arguments.output, export_torch(tower, arguments.output, facts))]
-    written = export_onnx(tower, arguments.output, facts, arguments.opset)
-    lines = [_told(arguments.output, written)]
+        return [_told(arguments.output, export_torch(saved, arguments.output))]
+    lines = [_told(arguments.output, export_onnx(saved, arguments.output, arguments.opset))]
     if arguments.int8:
         output = int8_name(arguments.output)
         measured = quantise_onnx(arguments.output, output)["int8"]

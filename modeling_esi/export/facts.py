@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import os
-from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import ModelCard
 from transformers import PreTrainedModel
 
-from modeling_esi import ESIFeatureExtractor, ESIForECGClassification
+from modeling_esi import ESIForECGClassification
 
-from .tower import INPUT_NAME, MASK_NAME, ECGTower, ecg_model_of, head_of
+from .saved_model import NOT_STATED, SavedModel
+from .tower import INPUT_NAME, MASK_NAME, ecg_model_of, head_of
 
-NOT_STATED = "not stated"
 FORMAT = "esi-ecg tower 1"
 _DOOR = (
     "sampling_rate", "duration", "num_samples", "scaling", "fixed_scale_mv", "fixed_clip_mv", "scale_eps", "max_gap",
@@ -23,19 +20,17 @@ _DOOR = (
 )  # fmt: skip
 
 
-def tower_facts(
-    tower: ECGTower, model: PreTrainedModel, feature_extractor: ESIFeatureExtractor, license: str = NOT_STATED
-) -> dict[str, Any]:
+def tower_facts(saved: SavedModel) -> dict[str, Any]:
     """Facts of an exported tower, as JSON can hold them.
 
     Args:
-        tower: of this model and feature extractor.
-        license: of the weights; `license_of` reads it from a card.
+        saved: what is exported.
 
     Returns:
         `input` and `outputs` (names, shapes, meaning), the settings of the door (`leads`, `sampling_rate` in Hz,
         `scaling`, ...), `weights_sha256`, `variant`, `labels` of a classifier, `license`.
     """
+    model, feature_extractor = saved.model, saved.feature_extractor
     config = model.config
     ecg = getattr(config, "ecg_config", config)
     facts = {
@@ -45,11 +40,11 @@ def tower_facts(
         "encoder_type": ecg.encoder_type,
         "encoder": ecg.signal_encoder or f"{ecg.encoder_type} {list(ecg.depths)} {list(ecg.hidden_sizes)}",
         "weights_sha256": weights_digest(model),
-        "license": license,
+        "license": saved.license,
         "input": {"name": INPUT_NAME, "shape": ["batch", len(feature_extractor.leads), "num_samples"],
                   "dtype": "float32", "unit": "mV", "missing": "NaN"},
         "outputs": {
-            tower.output_name: "one row for each record; NaN for one that the feature extractor would refuse",
+            head_of(model)[0]: "one row for each record; NaN for one that the feature extractor would refuse",
             MASK_NAME: "true where a lead was measured or derived",
         },
         "leads": list(feature_extractor.leads),
@@ -70,11 +65,3 @@ def weights_digest(model: PreTrainedModel) -> str:
             digest.update(f"{part}.{name} {tuple(tensor.shape)} ".encode())
             digest.update(tensor.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def license_of(folder: str | os.PathLike[str]) -> str:
-    """The licence that the card of a folder names; "not stated" where there is no card or it names none."""
-    card = Path(folder) / "README.md"
-    if not card.is_file():
-        return NOT_STATED
-    return ModelCard.load(card).data.to_dict().get("license") or NOT_STATED

@@ -13,9 +13,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
+from modeling_esi import ESIFeatureExtractor
+
+from .facts import tower_facts
+from .millivolts import fewest_samples
+from .saved_model import SavedModel
 from .tower import INPUT_NAME, MASK_NAME, ECGTower
 
 TOLERANCE = 1e-4  # of outputs, relative to the largest where that is above 1
@@ -27,64 +31,65 @@ FACTS_NAME = "esi_ecg.json"  # inside a `.pt2`
 Runner = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
-def export_torch(tower: ECGTower, output: str | os.PathLike[str], facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Write `output` by `torch.export.save` and `output.json` beside it. Batch and length are dynamic.
+def export_torch(saved: SavedModel, output: str | os.PathLike[str]) -> dict[str, Any]:
+    """Write the tower of a model by `torch.export.save`, and `output.json` beside it. Batch and length are dynamic.
 
     Args:
+        saved: the model with its feature extractor.
         output: a name that ends in `.pt2`. The file is a zip archive, with the facts in it too. Loading one is
             `torch.export.load`'s business; take such files only from people you trust.
-        facts: of `tower_facts`.
 
     Returns:
-        The facts, with how they were checked.
+        The facts of `tower_facts`, and how the file was checked.
 
     Raises:
         ValueError: another ending, or a folder that is not there.
-        RuntimeError: a program that does not compute what the tower does.
+        RuntimeError: a program that does not compute what the model does.
     """
     target = checked_output(output, ".pt2")
-    program = trace(tower)
+    saved = saved.in_float32()
+    program = trace(ECGTower(saved.model, saved.feature_extractor))
     module = program.module()
-    facts = dict(facts) | {"torch": torch.__version__}
-    facts["checked"] = check(tower, lambda signal: tuple(x.numpy() for x in module(torch.from_numpy(signal))))
+    facts = tower_facts(saved) | {"torch": torch.__version__}
+    facts["checked"] = check(saved, lambda signal: tuple(x.numpy() for x in module(torch.from_numpy(signal))))
     with written_aside(target, facts) as path:
         torch.export.save(program, path, extra_files={FACTS_NAME: json.dumps(facts)})
     return facts
 
 
-def export_onnx(
-    tower: ECGTower, output: str | os.PathLike[str], facts: Mapping[str, Any], opset: int | None = None
-) -> dict[str, Any]:
-    """Write `output` as ONNX, with the facts as its metadata, and `output.json` beside it.
+def export_onnx(saved: SavedModel, output: str | os.PathLike[str], opset: int | None = None) -> dict[str, Any]:
+    """Write the tower of a model as ONNX, with the facts as metadata, and `output.json` beside it.
 
     Batch and length are dynamic. Weights of more than 1.5 GB lie in `output.data`: protobuf knows no larger files.
 
     Args:
+        saved: the model with its feature extractor.
         output: a name that ends in `.onnx`.
-        facts: of `tower_facts`.
         opset: of ONNX; by default torch's own.
 
     Returns:
-        The facts, with how they were checked.
+        The facts of `tower_facts`, and how the file was checked.
 
     Raises:
         ImportError: without `pip install "esi-ecg[export]"`.
         ValueError: another ending, a folder that is not there, an opset that torch does not write.
-        RuntimeError: a file that does not compute under onnxruntime what the tower does.
+        RuntimeError: a file that does not compute under onnxruntime what the model does.
     """
     target = checked_output(output, ".onnx")
     if opset is not None and opset < OLDEST_OPSET:
         raise ValueError(f"opset: expected {OLDEST_OPSET} or newer, got {opset}: leave it out, or choose one of these.")
     check_installed("onnx", "onnxscript", "onnxruntime")
+    saved = saved.in_float32()
+    tower = ECGTower(saved.model, saved.feature_extractor)
     names = {"input_names": [INPUT_NAME], "output_names": [tower.output_name, MASK_NAME]}
     program = torch.onnx.export(
         trace(tower), dynamo=True, opset_version=opset, dynamic_shapes=_dynamic_shapes(), verbose=False, **names
     )
-    facts = dict(facts) | {"torch": torch.__version__, "opset": program.model.opset_imports[""]}
+    facts = tower_facts(saved) | {"torch": torch.__version__, "opset": program.model.opset_imports[""]}
     program.model.metadata_props.update(metadata_of(facts))
     with written_aside(target, facts) as path:
         program.save(path, external_data=sum(weight.nbytes for weight in tower.parameters()) > LARGEST_FILE)
-        facts["checked"] = check(tower, onnx_runner(path))
+        facts["checked"] = check(saved, onnx_runner(path))
     return facts
 
 
@@ -117,8 +122,10 @@ def onnx_runner(path: str | os.PathLike[str], num_threads: int | None = None) ->
 # ----- checks --------------------------------------------------------------------------------------------------------
 
 
-def check(tower: ECGTower, run: Runner) -> dict[str, Any]:
-    """Compares a file with the tower on made-up signals, of several numbers and lengths, with gaps and without leads.
+def check(saved: SavedModel, run: Runner) -> dict[str, Any]:
+    """Compares a file with the model behind its feature extractor, on made-up signals.
+
+    They differ in number and length; some have gaps, lack leads, or have nothing that could be accepted.
 
     Returns:
         `max_difference` of the outputs, `tolerance`, and the `shapes` that were tried.
@@ -127,13 +134,12 @@ def check(tower: ECGTower, run: Runner) -> dict[str, Any]:
         RuntimeError: where it is larger than `TOLERANCE`, or leads or refusals differ.
     """
     differences, shapes = [], []
-    for signal in check_signals(tower):
-        with torch.no_grad():
-            expected = [x.numpy() for x in tower(signal)]
-        output, lead_mask = run(signal.numpy())
-        differences.append(_difference(expected[0], output))
+    for signal in check_signals(saved.feature_extractor):
+        expected, expected_mask = saved(signal)
+        output, lead_mask = run(signal)
+        differences.append(_difference(expected, output))
         shapes.append(list(signal.shape))
-        if not np.array_equal(expected[1], lead_mask):
+        if not np.array_equal(expected_mask, lead_mask):
             raise RuntimeError(f"export: for signals {tuple(signal.shape)} the file masks other leads than the model.")
     if not max(differences) <= TOLERANCE:
         raise RuntimeError(
@@ -150,12 +156,12 @@ def _difference(expected: np.ndarray, output: np.ndarray) -> float:
     return float(np.nanmax(np.abs(expected - output), initial=0.0)) / scale
 
 
-def check_signals(tower: ECGTower) -> Iterator[Tensor]:
+def check_signals(feature_extractor: ESIFeatureExtractor) -> Iterator[np.ndarray]:
     """Batches `(B, 12, T)` in mV: one as long as the model's window, two longer, three shorter with gaps."""
-    settings = tower.door.settings
     generator = torch.Generator().manual_seed(0)
-    whole, part = settings.num_samples, max(2, settings.num_samples * 2 // 3, tower.door.fewest_samples)
-    for shape in ((1, 12, whole), (2, 12, whole + 101), (3, 12, part)):
+    whole, fewest = feature_extractor.num_samples, fewest_samples(feature_extractor)
+    part = max(2, whole * 2 // 3, fewest)
+    for shape in ((1, 12, max(whole, fewest)), (2, 12, max(whole, fewest) + 101), (3, 12, part)):
         steps = torch.randn(shape, generator=generator)
         signal = 0.1 * (steps.cumsum(dim=-1) - steps.cumsum(dim=-1).mean(dim=-1, keepdim=True)).clamp(-30, 30)
         if len(signal) == 3:
@@ -163,7 +169,7 @@ def check_signals(tower: ECGTower) -> Iterator[Tensor]:
             signal[1, 6:8] = float("nan")  # no V1, no V2 in the usual order
             signal[1, 2:5] = 0.0  # dead leads, which follow from others
             signal[2] = 0.0  # nothing that could be accepted
-        yield signal
+        yield signal.numpy()
 
 
 def check_installed(*packages: str) -> None:

@@ -36,7 +36,7 @@ class MillivoltDoor(nn.Module):
         rate = feature_extractor.sampling_rate
         self.settings = feature_extractor
         self.longest_gap = int(feature_extractor.max_gap * rate + 1e-6)
-        self.fewest_samples = math.ceil(feature_extractor.min_duration * rate)
+        self.fewest_samples = fewest_samples(feature_extractor)
         order = list(feature_extractor.leads)
         limb = [order.index(lead) for lead in LIMB_LEADS]
         others = [slot for slot in range(len(order)) if slot not in limb]
@@ -87,6 +87,11 @@ class MillivoltDoor(nn.Module):
         centred = (values - (values * seen).sum(dim=axes, keepdim=True) / count) * seen
         deviation = (centred.square().sum(dim=axes, keepdim=True) / count).sqrt()
         return (centred / (deviation + settings.scale_eps)).float()
+
+
+def fewest_samples(feature_extractor: ESIFeatureExtractor) -> int:
+    """Samples of the shortest record that is accepted."""
+    return math.ceil(feature_extractor.min_duration * feature_extractor.sampling_rate)
 
 
 def bridge_gaps(signal: Tensor, longest: int) -> Tensor:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import copy
-import os
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, PreTrainedModel
+from transformers import PreTrainedModel
 
-import modeling_esi  # registers the Auto classes: no code of the folder is run
-from modeling_esi import ESIEcgModel, ESIFeatureExtractor, ESIForECGClassification
+from modeling_esi import ESIEcgModel, ESIFeatureExtractor, ESIForECGClassification, ESIModel
 from modeling_esi.convnextv2_1d import ConvNeXtV2Block
 
 from .millivolts import MillivoltDoor
@@ -97,24 +94,8 @@ def head_of(model: PreTrainedModel) -> tuple[str, nn.Module]:
         return "pooler_output", nn.Identity()
     if isinstance(model, ESIForECGClassification):
         return "logits", model.classifier
-    if isinstance(model, modeling_esi.ESIModel):
+    if isinstance(model, ESIModel):
         return "ecg_embeds", nn.Sequential(model.ecg_head, model.ecg_norm, model.ecg_projection, _Normalise())
     raise ValueError(
         f"model: expected an ESIModel, ESIEcgModel or ESIForECGClassification, got {type(model).__name__}."
     )
-
-
-@dataclass
-class SavedModel:
-    """A model and its feature extractor, as a folder (or a repository of the Hub) has them."""
-
-    model: PreTrainedModel
-    feature_extractor: ESIFeatureExtractor
-
-
-def load_saved_model(name: str | os.PathLike[str]) -> SavedModel:
-    """What a folder or a repository holds, as the class that it was saved as. Raises OSError or ValueError."""
-    architectures = AutoConfig.from_pretrained(name).architectures or []
-    classifies = "ESIForECGClassification" in architectures
-    model = (AutoModelForSequenceClassification if classifies else AutoModel).from_pretrained(name)
-    return SavedModel(model.eval(), ESIFeatureExtractor.from_pretrained(name))
