@@ -34,10 +34,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _serve(arguments: argparse.Namespace) -> None:
     _need_gradio()
     from .answers import ECGAnswers
-    from .app import build_app, launch_app
 
     sys.stdout.write(f"Loading {arguments.model} ...\n")
     answers = ECGAnswers.load(arguments.model, arguments.index, arguments.device, arguments.template)
+    from .app import build_app, launch_app  # Gradio, which takes seconds: only where there is something to show
+
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))  # as ctrl-c: the folder below goes either way
     with TemporaryDirectory(prefix="esi-ecg-demo-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # uploads lie here until they are read; it goes with the server

@@ -175,7 +175,7 @@ def part_of(record: ECGRecord, start: float, duration: float) -> ECGRecord:
 
 def _png(figure: Any) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=PAGE_DPI)
+    figure.savefig(buffer, format="png", dpi=PAGE_DPI, bbox_inches="tight", pad_inches=0.08)  # no margins of A4
     return buffer.getvalue()
 
 

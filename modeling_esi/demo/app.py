@@ -35,17 +35,19 @@ def build_app(answers: ECGAnswers) -> gr.Blocks:
                 page = gr.HTML(page_parts.EMPTY, elem_id="page")
                 start = gr.Slider(0, 1, value=0, step=0.5, label="First second shown", visible=False, elem_id="start")
         answered = _answer_fields(handlers, shown, start)
-        for arrives, reads, inputs in (
-            (files.upload, handlers.read_files, [files, *described]),
-            (choice.input, handlers.choose_example, [choice]),
+        questions = [(handlers.page, [shown, start], page), *answered]
+        outputs = [output for _, _, output in questions]
+        for arrives, reads, inputs, other in (
+            (files.upload, handlers.read_files, [files, *described], choice),
+            (choice.input, handlers.choose_example, [choice], files),
         ):
-            arrived = arrives(reads, inputs, [shown, facts], **_QUIET)
+            arrived = arrives(_clear(len(answered), 3), None, [*outputs, shown, facts, other], queue=False, **_QUIET)
+            arrived = arrived.then(reads, inputs, [shown, facts], **_QUIET)
             arrived = arrived.then(_slider(handlers), [shown], [start], **_QUIET)
-            arrived = arrived.then(lambda: None, None, files, **_QUIET)
-            arrived = arrived.then(handlers.page, [shown, start], page, **_QUIET)
-            _ask_all(arrived, answered)
-        moved = start.release(handlers.page, [shown, start], page, **_QUIET)
-        _ask_all(moved, answered)
+            arrived = arrived.then(lambda: None, None, files, queue=False, **_QUIET)
+            _ask_all(arrived, questions)
+        moved = start.release(_clear(len(answered), 0), None, outputs, queue=False, **_QUIET)
+        _ask_all(moved, questions)
     return app.queue(max_size=MAX_WAITING, default_concurrency_limit=1)
 
 
@@ -80,8 +82,8 @@ def _upload_fields() -> tuple[gr.File, list[Any]]:
     )
     formats = "DICOM, HL7 aECG, MUSE XML, EDF, CSV, .npy, or WFDB: the .hea together with its .dat or .mat"
     gr.HTML(page_parts.remark(f"{formats}. Up to {MAX_FILES} files."))
-    with gr.Accordion("For CSV and .npy: what they do not say", open=False):
-        gr.HTML(page_parts.remark("Fill this in before the upload. Other formats say it themselves."))
+    with gr.Accordion("For CSV and .npy", open=False):
+        gr.HTML(page_parts.remark("What these files do not say: fill it in before the upload."))
         rate = gr.Number(label="Sampling rate (Hz)", value=None, elem_id="sampling_rate")
         leads = gr.Textbox(
             "", label="Leads, in the order of the columns", placeholder="I, II, III, ...", elem_id="leads"
@@ -124,7 +126,12 @@ def _answer_fields(handlers: Handlers, shown: gr.State, start: gr.Slider) -> lis
         questions.append((handlers.report, [shown, start], report))
     else:
         report.value = page_parts.remark("This model has no decoder: it writes no reports.")
-    return [*questions, (handlers.nearest, [shown, start], nearest), (lambda: "", [], attribution)]
+    return [*questions, (handlers.nearest, [shown, start], nearest), (lambda: "", None, attribution)]
+
+
+def _clear(num_answers: int, num_others: int) -> Any:
+    """What was told of one recording, or of other seconds, does not stay while the next one is read."""
+    return lambda: [page_parts.READING, *[""] * num_answers, *[None] * num_others]
 
 
 def _ask_all(event: Any, questions: list[tuple[Any, list[Any], Any]]) -> None:

@@ -7,7 +7,7 @@ from datasets_scripts.records import ECGRecord
 from datasets_scripts.synthetic import generate_record
 
 EXAMPLES: dict[str, tuple[str, ...]] = {
-    name.capitalize(): (name,)
+    name[0].upper() + name[1:]: (name,)
     for name in (
         findings.NORMAL,
         findings.ATRIAL_FIBRILLATION,

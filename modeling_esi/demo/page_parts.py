@@ -26,21 +26,22 @@ CSS = """
 .esi-head h1 { font-size: 1.5rem; margin: 0 0 .25rem; }
 .esi-head p { margin: .15rem 0; }
 .esi-notice { border-left: 4px solid #d97706; padding: .5rem .75rem; margin-top: .5rem; background: var(--block-background-fill); }
-.esi-small { font-size: .85rem; color: var(--body-text-color-subdued); }
+.esi-small { font-size: .85rem; color: var(--body-text-color); opacity: .75; }
 .esi-problem { border-left: 4px solid #dc2626; padding: .5rem .75rem; background: var(--block-background-fill); overflow-wrap: anywhere; }
 .esi-facts { padding: .25rem 0; overflow-wrap: anywhere; }
 .esi-facts ul { margin: .25rem 0 0; padding-left: 1.1rem; }
-.esi-page { overflow-x: auto; border: 1px solid var(--border-color-primary); background: white; }
+.esi-page { overflow-x: auto; contain: inline-size; border: 1px solid var(--border-color-primary); background: white; }
 .esi-page img { display: block; width: 100%; min-width: 720px; max-width: none; }
-.esi-empty { padding: 3rem 1rem; text-align: center; color: var(--body-text-color-subdued); border: 1px dashed var(--border-color-primary); }
-.esi-table { width: 100%; border-collapse: collapse; font-size: .92rem; }
+.esi-empty { padding: 3rem 1rem; text-align: center; border: 1px dashed var(--border-color-primary); }
+.esi-table { width: 100%; border-collapse: collapse; font-size: .92rem; border: 0 !important; }
 .esi-table th { text-align: left; font-weight: 600; }
-.esi-table th, .esi-table td { padding: .3rem .5rem; border: 0; border-bottom: 1px solid var(--border-color-primary); vertical-align: middle; overflow-wrap: anywhere; }
+.esi-table th, .esi-table td { padding: .3rem .5rem !important; border: 0 !important; border-bottom: 1px solid var(--border-color-primary) !important; vertical-align: middle; overflow-wrap: anywhere; }
 .esi-table .num { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; width: 1%; }
 .esi-bar { background: var(--border-color-primary); height: .6rem; min-width: 70px; border-radius: .3rem; overflow: hidden; }
 .esi-bar div { background: #2563eb; height: 100%; }
 .esi-report { font-size: 1.05rem; padding: .25rem 0; overflow-wrap: anywhere; }
 """  # noqa: E501  one rule on a line
+READING = '<div class="esi-empty">Reading ...</div>'
 EMPTY = '<div class="esi-empty">Upload a recording, or choose an example.</div>'
 _BRACES = str.maketrans({"$": "&#36;", "{": "&#123;", "}": "&#125;", "`": "&#96;"})  # the component fills in templates
 
@@ -77,7 +78,7 @@ def facts(record: ECGRecord, name: str, notices: Mapping[str, str]) -> str:
     """What was read, what had to be mended, and what looks odd. Identities never enter a record."""
     whose = [*([record.sex] if record.sex else []), *([f"{record.age:.0f} years"] if record.age is not None else [])]
     told = [f"{record.num_leads} leads", f"{record.sampling_rate:g} Hz", f"{record.duration:.1f} s", *whose]
-    found = [f"Mended while reading: {repair}" for repair in record.repairs]
+    found = [f"Mended while reading: {repair.replace('_', ' ')}" for repair in record.repairs]
     found += [f"{kind[:1].upper()}{kind[1:]}: {detail}" for kind, detail in notices.items()]
     listed = "".join(f"<li>{escaped(line)}</li>" for line in found)
     return (
