@@ -1,7 +1,7 @@
 """The API reference, made from the docstrings: pages that need no network.
 
     pip install "esi-ecg[docs]"
-    python docs/build_api.py api        # then open api/index.html
+    python docs/build_api.py        # then open build/api/index.html
 
 Every module of both packages gets a page, with a search over all of them. What has no docstring is no part of it;
 command lines (`__main__`) and benchmarks are described by `--help`.
@@ -65,7 +65,7 @@ def build(output: Path, names: Sequence[str]) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Build the reference; 0, and on stderr what was left out because an optional package is missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("output", nargs="?", default="api", help="folder for the pages (default: api)")
+    parser.add_argument("output", nargs="?", default="build/api", help="folder for the pages (default: build/api)")
     output = Path(parser.parse_args(argv).output)
     sys.path.insert(0, str(ROOT))
     names, missing = importable(module_names())
