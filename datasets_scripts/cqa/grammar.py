@@ -191,7 +191,8 @@ FILLERS = (
     "|combined|further|partly|site|region|area|origin|beat|complex|extension|extending|extend|into|over|out|up|through"
     "|bpm|ms|mv|mm|degree|ecg|based on|described|normal|underlying rhythm|very|more|less|occur|appearance|provide"
     "|offer|give|magnet|available|clinical finding of|clinical finding|finding"
-    "|detected|electronic|evident|more evident|less evident|more prominent|less prominent|undetermined|in a pattern of"
+    "|detected|disease|syndrome"
+    "|electronic|evident|more evident|less evident|more prominent|less prominent|undetermined|in a pattern of"
     "|shown|show|exist|with a|likely|in part|with a rate of|rate of|rate|v rate|ventricular rate|heart rate"
 )  # fmt: skip
 BOUNDARIES: dict[str, str] = {

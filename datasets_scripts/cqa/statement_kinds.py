@@ -17,7 +17,7 @@ _QUALITY = (
     r"technically (?:unsatisfactory|inadequate|poor|difficult|limited)(?: tracing| ecg| recording)?",
     r"(?:possible )?(?:measurement|analysis|recording|lead|acquisition|computation) error.*",
     r"(?:warning ?:? ?)?(?:poor )?data quality.*",
-    r"poor (?:signal |tracing |ecg |recording )?quality.*",
+    r"poor (?:signal |tracing |ecg |recording |baseline )?quality.*|interpretation (?:\w+ )?limited by.*",
     r"quality (?:of (?:the )?(?:ecg|tracing|data|recording))? .*interpretation.*",
     r"(?<!pacemaker )(?<!pacing )(?:muscle |motion |movement |baseline |ac |somatic )?art[ei]fact.*",
     r"baseline (?:wander|drift|sway|shift|artifact|instability).*",
@@ -46,7 +46,7 @@ _QUALITY = (
     r"(?:interpretation|analysis|measurements?) (?:may|might|could) be (?:affected|unreliable|inaccurate|impaired).*",
     r"(?:the )?report (?:below|above).*",
     r"(?:no|insufficient|invalid) (?:ecg |lead )?(?:signal|data|qrs(?: complexes)? detected|waveform)\b.*",
-    r"\bnot (?:enough|sufficient) .*data.*",
+    r"\bnot (?:enough|sufficient) [^,]*(?:data|measured).*?(?=,|$)",
 )
 _ADMINISTRATIVE = (
     r"^.*\bwithout (?:knowing|knowledge|knowlege|the knowledge|known|benefit|information).*",
@@ -61,7 +61,8 @@ _ADMINISTRATIVE = (
     r"(?:please )?(?:interpret|correlate|review)\b.*|clinical correlation.*|review (?:advised|recommended|suggested"
     r"|needed)",
     r"(?:when )?compared (?:with|to) [^,]*(?:ecg|tracing|recording)[^,]*,?",
-    r"(?:no )?(?:previous|prior|earlier) (?:ecg|tracing|recording|ecgs|tracings)\b.*",
+    r"(?:since |no )?(?:the )?(?:previous|prior|earlier|last) (?:ecg|tracing|recording|ecgs|tracings)\b[^,]*",
+    r"electronically signed.*|(?:recording|paper|chart) speed.*",
     r"(?:standard )?(?:12|15|18|single|six)[ -]?lead (?:ecg|electrocardiogram).*|(?:stress|rhythm) (?:test|strip)\b.*",
     r"(?:see|refer to|call|notify|contact) .*|critical (?:test )?(?:result|value)s?|stat\b.*|test (?:ecg|record"
     r"|patient).*",
@@ -72,7 +73,7 @@ _ADMINISTRATIVE = (
     r"serial (?:comparison|ecg).*|serial changes(?: of| in)?",
     r"no (?:significant )?change(?:s)? (?:was|were|from|since|in|has|have)\b.*",
     r"^no (?:significant )?changes?$|suggests? recording .*|recording .* recommended.*",
-    r"^(?:p|pr|qrs|qt|qtc|rr|t|vent\w* rate|heart rate|rate)(?: interval| duration| axis)?s? ?[:=]? ?-?\d.*",
+    r"^(?:p|pr|qrs|qt|qtc|rr|t|vent\w* rate|heart rate|rate)(?: interval| duration| axis)?s? ?[:=]? ?-?\d[^,;]*",
 )
 _SUMMARY = (
     r"summary\b.*",
