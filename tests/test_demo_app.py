@@ -403,7 +403,7 @@ def test_in_a_browser(browser, served, wfdb_pair, tmp_path):
     upload(page, *wfdb_pair)
     page.wait_for_selector("#nearest table")
     assert "rec.dat, rec.hea" in page.inner_text("#facts") and "250 Hz" in page.inner_text("#facts")
-    assert page.locator("#page img").evaluate("image => image.naturalWidth") > 1000
+    assert page.locator("#page img").evaluate("image => image.naturalWidth") > 600
     assert page.locator("#scores tbody tr").count() == len(LABELS)
 
     page.fill("#labels textarea", "low voltage\n<b>bold</b> ${1 + 1}")

@@ -11,6 +11,8 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.image import imsave
 from torch import nn
 from transformers import pipeline
 
@@ -28,6 +30,7 @@ MAX_LABELS = 30
 MAX_LABEL_LENGTH = 200  # characters
 WRITING_SECONDS = 20.0
 PAGE_DPI = 150
+MARGIN = 12  # pixels
 MAX_SECONDS_DRAWN = 60.0  # what fits on a page
 
 
@@ -173,9 +176,16 @@ def part_of(record: ECGRecord, start: float, duration: float) -> ECGRecord:
     return dataclasses.replace(record, signal=record.signal[:, first : first + length])
 
 
-def _png(figure: Any) -> bytes:
+def _png(figure: Figure) -> bytes:
+    """A page as PNG, without the margins of A4, which a screen has no use for."""
+    figure.set_dpi(PAGE_DPI)
+    figure.canvas.draw()
+    pixels = np.asarray(figure.canvas.buffer_rgba())
+    inked = (pixels[..., :3] < 255).any(axis=-1)
+    rows, columns = (np.flatnonzero(inked.any(axis=axis)) for axis in (1, 0))
+    top, left = max(rows[0] - MARGIN, 0), max(columns[0] - MARGIN, 0)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=PAGE_DPI, bbox_inches="tight", pad_inches=0.08)  # no margins of A4
+    imsave(buffer, pixels[top : rows[-1] + MARGIN, left : columns[-1] + MARGIN], format="png", dpi=PAGE_DPI)
     return buffer.getvalue()
 
 

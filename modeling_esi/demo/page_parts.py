@@ -33,11 +33,13 @@ CSS = """
 .esi-page { overflow-x: auto; contain: inline-size; border: 1px solid var(--border-color-primary); background: white; }
 .esi-page img { display: block; width: 100%; min-width: 720px; max-width: none; }
 .esi-empty { padding: 3rem 1rem; text-align: center; border: 1px dashed var(--border-color-primary); }
-.esi-table { width: 100%; border-collapse: collapse; font-size: .92rem; border: 0 !important; }
+.esi-table { width: 100%; border-collapse: collapse; font-size: .92rem; }
+.esi-table, .esi-table thead, .esi-table tbody, .esi-table tr { border: 0 !important; }
+.esi-table td:first-child { min-width: 7.5rem; }
 .esi-table th { text-align: left; font-weight: 600; }
 .esi-table th, .esi-table td { padding: .3rem .5rem !important; border: 0 !important; border-bottom: 1px solid var(--border-color-primary) !important; vertical-align: middle; overflow-wrap: anywhere; }
 .esi-table .num { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; width: 1%; }
-.esi-bar { background: var(--border-color-primary); height: .6rem; min-width: 70px; border-radius: .3rem; overflow: hidden; }
+.esi-bar { background: var(--border-color-primary); height: .6rem; min-width: 2.5rem; border-radius: .3rem; overflow: hidden; }
 .esi-bar div { background: #2563eb; height: 100%; }
 .esi-report { font-size: 1.05rem; padding: .25rem 0; overflow-wrap: anywhere; }
 """  # noqa: E501  one rule on a line
