@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import zipfile
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,6 +16,7 @@ from transformers import BertTokenizerFast
 from datasets_scripts.records import read_record
 from modeling_esi import LEADS, MIMIC_LEADS, ESIFeatureExtractor, ESIForECGClassification, ESIProcessor
 from modeling_esi import feature_extraction_esi as feature_extraction
+from modeling_esi.benchmarks import export as benchmark
 from modeling_esi.export import files
 from modeling_esi.export.__main__ import main
 from modeling_esi.export.facts import tower_facts, weights_digest
@@ -337,6 +339,32 @@ def test_weights_too_large_for_one_file_lie_beside_it(tmp_path, monkeypatch):
     for name, tolerance in (("tower.onnx", 1e-5), ("tower.int8.onnx", 0.1)):
         output, _ = onnx_runner(moved / name, num_threads=1)(signal.numpy())
         np.testing.assert_allclose(output, embeddings(model, feature_extractor, signal), atol=tolerance)
+
+
+@needs_onnx
+@pytest.mark.slow
+def test_the_benchmark_holds_every_file_against_the_model(folder):
+    settings = benchmark.ExportSettings(str(folder), num_records=3, batch_size=2, rounds=1)
+    found = benchmark.measure(asdict(settings))
+    rows = {row["implementation"]: row for row in found["rows"]}
+    assert list(rows) == ["model", "torch.export", "onnxruntime", "onnxruntime, 8-bit", "onnxruntime, 8-bit, all"]
+    assert found["output"] == "ecg_embeds" and all(row["num_signals"] == 3 for row in rows.values())
+    assert rows["model"]["max_difference"] == 0
+    assert max(rows[name]["max_difference"] for name in ("torch.export", "onnxruntime")) < 1e-5
+    assert 1e-5 < rows["onnxruntime, 8-bit"]["max_difference"] < 0.1
+    assert len(benchmark.table_row("tiny", rows["onnxruntime"], rows["model"])) == len(benchmark.HEAD)
+
+
+@pytest.mark.skipif(not RECORDS.is_dir(), reason="the folder of records beside the checkout is not there")
+def test_the_benchmark_arranges_leads_and_rates_as_the_feature_extractor_does():
+    feature_extractor = extractor(leads=MIMIC_LEADS, scaling="none", sampling_rate=125)
+    settings = benchmark.ExportSettings(records=str(RECORDS / "records100"), num_records=2)
+    records = benchmark.read(settings, feature_extractor)
+    expected = feature_extractor(records)["input_values"]
+    values, *_ = MillivoltDoor(feature_extractor)(torch.from_numpy(benchmark.millivolts(records, feature_extractor)))
+    torch.testing.assert_close(values, expected, rtol=0, atol=1e-5)
+    with pytest.raises(ValueError, match="expected 3 that fit the model, got 0"):
+        benchmark.read(replace(settings, num_records=3), extractor(duration=20.0))
 
 
 # ----- what goes wrong -----------------------------------------------------------------------------------------------

@@ -78,7 +78,7 @@ def measure(settings: dict[str, Any]) -> dict[str, Any]:
     """A row for every implementation of one model; for a process of its own."""
     told = ExportSettings(**settings)
     torch.set_num_threads(1)
-    saved = load(told.model)
+    saved = find_model(told.model)
     signals = millivolts(read(told, saved.feature_extractor), saved.feature_extractor)
     tower = ECGTower(saved.model, saved.feature_extractor)
     with working_folder(None) as folder:
@@ -93,7 +93,7 @@ def measure(settings: dict[str, Any]) -> dict[str, Any]:
     return {"rows": rows, "output": tower.output_name}
 
 
-def load(model: str) -> SavedModel:
+def find_model(model: str) -> SavedModel:
     """A saved model, or a preset whose weights are random."""
     if Path(model).is_dir():
         return SavedModel.load(model)
