@@ -383,6 +383,8 @@ def test_a_saved_model_has_a_card_with_its_figures_and_its_start_and_is_pushed(c
     assert ModelCard.load(tmp_path / "other" / "README.md").data.license == "cc-by-4.0"
     with pytest.raises(ValueError, match="license: expected the Hub's identifier"):
         fine_tune.run(context, save=str(tmp_path / "third"), license="as you like", **FEW)
+    with pytest.raises(ValueError, match="license: expected with save"):
+        fine_tune.run(context, license="cc-by-4.0", **FEW)
 
 
 @pytest.mark.parametrize("card", ["", "# A card without metadata"])

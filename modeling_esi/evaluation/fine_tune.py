@@ -122,6 +122,8 @@ def run(
             diverges.
     """
     _check_arguments(fractions, seeds)
+    if license is not None and save is None:
+        raise ValueError(f"license: expected with save, the folder whose card states it, got {license!r} alone.")
     settings = TrainingSettings(
         epochs, train_batch_size, lr, head_lr, layer_decay, weight_decay, warmup_ratio, drop_path_rate, crop,
         precision or precision_on(context.device),

@@ -55,6 +55,9 @@ class Probe:
     chosen: dict[str, Any]
 
 
+Fit = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int], tuple[LinearModel, dict[str, Any]]]
+
+
 @dataclass(frozen=True)
 class _Plan:
     """What all probes of a run share: the method, the seeds, the layer, whether subgroups are judged, the bar."""
@@ -68,9 +71,6 @@ class _Plan:
     def seeds_of(self, fraction: float) -> Sequence[int]:
         """One where there is nothing to draw: the same records, and a method without random numbers."""
         return self.seeds[:1] if fraction == 1 and self.fit is fit_logistic else self.seeds
-
-
-Fit = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int], tuple[LinearModel, dict[str, Any]]]
 
 
 def run(
