@@ -82,6 +82,7 @@ class ESIPreTrainedModel(PreTrainedModel):
     config: ESIConfig
     base_model_prefix = "esi"
     main_input_name = "input_values"
+    accepts_loss_kwargs = False  # a mean over the batch: Trainer divides it by its accumulated steps
     input_modalities = ("audio", "text")
     supports_gradient_checkpointing = True
     _no_split_modules = ["ConvNeXtV2Block", "XResNetBlock", "ESIDecoderLayer"]

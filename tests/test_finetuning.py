@@ -155,7 +155,6 @@ def test_it_learns_what_a_heart_does(rows, feature_extractor, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(reason="the model says that it divides by the accumulated steps itself", strict=False)
 def test_accumulated_steps_weigh_as_one(rows, feature_extractor, tmp_path):
     """The logged loss of an epoch is a mean over records, in however many parts a step comes."""
     found = []
