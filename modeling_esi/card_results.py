@@ -152,7 +152,7 @@ def _notes(result: Results) -> Iterator[str]:
 def _leakage(result: Results) -> str:
     answer = {True: "Yes", False: "No", None: "Not stated"}[result.get("seen_in_training")]
     reason = without_paths(result.get("leakage") or "")
-    return f"**Leakage.** Were the records of the evaluation in training? {answer}. {reason}".strip()
+    return f"**Leakage.** Were the records of the evaluation in training? {answer}{f': {reason}' if reason else '.'}"
 
 
 # ----- results in files ----------------------------------------------------------------------------------------------

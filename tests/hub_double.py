@@ -4,6 +4,7 @@ import base64
 import contextlib
 import hashlib
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 import huggingface_hub.constants
 import pytest
+import yaml
 from huggingface_hub import HfFileSystem
 
 
@@ -114,8 +116,9 @@ class Handler(BaseHTTPRequestHandler):
         parts = parts[1:] if parts[0] == "datasets" else parts
         if len(parts) > 4 and parts[2] == "resolve":
             return self.resolve(method, "/".join(parts[:2]), parts[3], "/".join(parts[4:]))
-        if method == "POST":
-            return self.answer({"errors": [], "warnings": []})  # api/validate-yaml
+        if path == "/api/validate-yaml":
+            errors = [{"message": error} for error in metadata_errors(json.loads(body)["content"])]
+            return self.answer({"errors": errors, "warnings": []}, 400 if errors else 200)
         self.missing("EntryNotFound")
 
     def create(self, wanted: dict) -> None:
@@ -221,6 +224,25 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *args: object) -> None:
         """Quiet."""
+
+
+def metadata_errors(card: str) -> Iterator[str]:
+    """What the Hub would refuse in a card: https://github.com/huggingface/hub-docs/blob/main/modelcard.md."""
+    data = yaml.safe_load(card.split("---\n")[1]) if card.startswith("---\n") else {}
+    if not re.fullmatch(r"[a-z0-9.+-]+", data.get("license", "mit")):
+        yield '"license" must be one of its identifiers'
+    for name in ("tags", "language", "base_model"):
+        values = data.get(name, [])
+        if not all(isinstance(value, str) for value in ([values] if isinstance(values, str) else values)):
+            yield f'"{name}" must be texts'
+    for model in data.get("model-index", []):
+        for result in model["results"]:
+            told = [result["task"]["type"], result["dataset"]["type"], result["dataset"]["name"], model["name"]]
+            told += [metric["type"] for metric in result["metrics"]]
+            if not all(isinstance(value, str) and value for value in told):
+                yield '"model-index" must name tasks, data sets and metrics'
+            if not all(isinstance(metric["value"], int | float | str | dict) for metric in result["metrics"]):
+                yield '"model-index" must give a value for each metric'
 
 
 def described(file: str, content: bytes) -> dict:

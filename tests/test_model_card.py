@@ -309,7 +309,7 @@ def test_results_of_an_evaluation_come_into_the_card_and_stay_beside_it(saved, t
     text, card = sections(saved / "README.md")["Results"], ModelCard.load(saved / "README.md")
     assert "### PTB-XL rhythm\n" in text and "### zero_shot on ptb_xl/test\n" in text
     assert "| form/macro_auroc | 0.7500 | 0.7000 to 0.8000 | 0.5100 |" in text
-    assert "Left out, no positives: WPW." in text and "training? No. ptb_xl is not among them." in text
+    assert "Left out, no positives: WPW." in text and "training? No: ptb_xl is not among them." in text
     found = {entry.metric_name: entry for entry in card.data.eval_results}
     assert set(found) == {"test/macro_auroc", "test/ecg_to_text/recall@1", "form/macro_auroc"}
     assert found["form/macro_auroc"].metric_args["evaluation"] == "zero_shot"
