@@ -557,6 +557,7 @@ def test_real_files(pipes, processor, task):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(2400)  # two thousand files, one by one and in batches: under a minute on a calm core
 @pytest.mark.parametrize("task", TASKS)
 def test_every_real_file(pipes, processor, task):
     taken, refused = check_on_files(pipes[task], task, shared_files(), processor.feature_extractor)
