@@ -140,7 +140,7 @@ def implementations(saved: SavedModel, tower: ECGTower, folder: Path) -> tuple[d
     for name, operators in (("8-bit", PRODUCTS), ("8-bit, all", (*PRODUCTS, "Conv"))):
         files[f"onnxruntime, {name}"] = folder / f"{name}.onnx"
         write_int8(folder / "tower.onnx", files[f"onnxruntime, {name}"], operators)
-    weights = sum(weight.nbytes for weight in tower.ecg_model.parameters())
+    weights = sum(weight.nbytes for weight in tower.parameters())
     arms: dict[str, Runner] = {"model": saved, "torch.export": run_module(trace(tower).module())}
     sizes = {"model": weights, "torch.export": weights} | {name: path.stat().st_size for name, path in files.items()}
     return arms | {name: onnx_runner(path, num_threads=1) for name, path in files.items()}, sizes
