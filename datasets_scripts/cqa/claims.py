@@ -49,8 +49,9 @@ _SIZES_IN = {  # the small letter is the small wave
     "rs": (("r", "size", "small"),), "qr": (("q", "size", "small"),),
     "rsr": (("r", "size", "small"), ("r", "size", "large")),
 }  # fmt: skip
-_WITHOUT_SIZE = frozenset({"rate", "rhythm", "rr", "pp", "pr", "qt", "rp", "axis", "baseline", "pause", "coupling"})
-_UNIVERSAL = frozenset({"rr", "rhythm", "qrs", "beat", "rate"})
+_RATES = frozenset({"rate", "ventricular rate", "atrial rate"})
+_WITHOUT_SIZE = _RATES | frozenset({"rhythm", "rr", "pp", "pr", "qt", "rp", "axis", "baseline", "pause", "coupling"})
+_UNIVERSAL = _RATES | frozenset({"rr", "rhythm", "qrs", "beat"})
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,9 @@ _WAVES = {
     "|mean qrs axis|mean frontal axis|mean electrical axis|cardiac axis",
     "t axis": "t axis|t wave axis",
     "p axis": "p axis|p wave axis",
-    "rate": "rate|ventricular rate|heart rate|atrial rate|ventricular response|cardiac rate",
+    "rate": "rate|heart rate|cardiac rate",
+    "ventricular rate": "ventricular rate|ventricular response",
+    "atrial rate": "atrial rate",
     "rhythm": "rhythm|cardiac rhythm|heart rhythm|ventricular rhythm",
     "pause": "pause|compensatory pause",
     "beat": "beat|early beat|heartbeat|extrasystole",
@@ -100,6 +102,7 @@ TELLING_WAVES = frozenset(
 PARTS: Mapping[str, frozenset[str]] = MappingProxyType(
     {
         "qs": frozenset({"q", "qs"}), "rsr": frozenset({"rsr", "r"}), "st t": frozenset({"st", "t"}),
+        "ventricular rate": frozenset({"rate", "ventricular rate"}), "atrial rate": frozenset({"rate", "atrial rate"}),
         "delta": frozenset({"delta"}), "rs": frozenset({"rs", "s", "r"}), "qr": frozenset({"qr", "q", "r"}),
     }
 )  # fmt: skip

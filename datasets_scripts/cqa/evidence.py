@@ -26,6 +26,9 @@ _SENTENCE_END = re.compile(
     r"(?<=[.!?])(?<!\be\.g\.)(?<!\bi\.e\.)(?<!\bvs\.)(?<!\bapprox\.)(?<!\bca\.)[\"')\]]*\s+(?=[A-Z0-9\"'(])"
 )
 _OPPOSITES = frozenset({"up", "down", "large", "small", "wide", "narrow"})
+_ATRIAL, _VENTRICULAR = (
+    frozenset({"p", "flutter", "fibrillatory", "atrial rate"}), frozenset({"qrs", "beat", "ventricular rate"})
+)  # fmt: skip
 _SHAPES = frozenset({"qs", "rsr", "rs", "qr"})
 # waves whose numbers stand for each other: the time from P to QRS is told of either, or as PR
 _INTERCHANGED = (
@@ -225,8 +228,9 @@ class KnownMeasure:
 def measures_for(page: Page, claim: Claim, measure: Measure) -> list[KnownMeasure]:
     """The page's measures with which the measure of a claim is compared.
 
-    Rates are compared with all rates, ages with all ages; times, amplitudes and angles with those of the same wave, of
-    waves whose numbers are told by turns (PR and AV delay), and with those that the page gives of no wave.
+    Rates are compared with all rates but those of the other chamber, ages with all ages; times, amplitudes and angles
+    with those of the same wave, of waves whose numbers are told by turns (PR and AV delay), and with those that the
+    page gives of no wave.
     """
     waves = claim.waves | claim.other_waves
     waves = waves.union(*(group for group in _INTERCHANGED if group & waves))
@@ -235,5 +239,19 @@ def measures_for(page: Page, claim: Claim, measure: Measure) -> list[KnownMeasur
         KnownMeasure(own, own_leads(known))
         for known, _ in page.claims
         for own in known.measures
-        if anywhere or not known.waves or waves & (known.waves | known.other_waves)
+        if (anywhere or not known.waves or waves & (known.waves | known.other_waves))
+        and not (measure.dimension == "bpm" and _of_other_chamber(claim, known))
     ]
+
+
+def _of_other_chamber(claim: Claim, known: Claim) -> bool:
+    """Whether a claim names the rate of the atria or the ventricles, and what is known is of the other one alone."""
+    by_name = claim.waves & {"atrial rate", "ventricular rate"}
+    return bool(by_name) and {_chamber(claim), _chamber(known)} == {"atria", "ventricles"}
+
+
+def _chamber(claim: Claim) -> str:
+    atria, ventricles = bool(claim.waves & _ATRIAL), bool(claim.waves & _VENTRICULAR)
+    if atria == ventricles:
+        return ""
+    return "atria" if atria else "ventricles"
