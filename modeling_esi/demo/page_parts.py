@@ -31,7 +31,7 @@ CSS = """
 .esi-facts { padding: .25rem 0; overflow-wrap: anywhere; }
 .esi-facts ul { margin: .25rem 0 0; padding-left: 1.1rem; }
 .esi-page { overflow-x: auto; contain: inline-size; border: 1px solid var(--border-color-primary); background: white; }
-.esi-page img { display: block; width: 100%; min-width: 720px; max-width: none; }
+.esi-page img { display: block; width: 100%; }
 .esi-empty { padding: 3rem 1rem; text-align: center; border: 1px dashed var(--border-color-primary); }
 .esi-table { width: 100%; border-collapse: collapse; font-size: .92rem; }
 .esi-table, .esi-table thead, .esi-table tbody, .esi-table tr { border: 0 !important; }
@@ -92,7 +92,9 @@ def facts(record: ECGRecord, name: str, notices: Mapping[str, str]) -> str:
 def page(png: bytes, described: str) -> str:
     """A picture that stands in the page itself; on a narrow screen it scrolls sideways."""
     source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
-    return f'<div class="esi-page" tabindex="0"><img src="{source}" alt="{escaped(described)}"></div>'
+    width = int.from_bytes(png[16:20], "big")  # of the PNG: no picture is made larger than it is
+    size = f"min-width:min(720px, {width}px); max-width:{width}px"
+    return f'<div class="esi-page" tabindex="0"><img src="{source}" style="{size}" alt="{escaped(described)}"></div>'
 
 
 def scores(results: Sequence[LabelScore], archive: str) -> str:
