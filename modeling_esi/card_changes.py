@@ -82,12 +82,14 @@ def add_results(folder: Path, directories: Sequence[str | os.PathLike[str]]) -> 
         The names of the files written.
 
     Raises:
-        ValueError: without a card, or for a file that holds no results.
+        ValueError: without a card, with one of other weights, or for a file that holds no results.
         FileNotFoundError: for a directory without `results.json`.
     """
     if not (card := _read(folder)):
         raise ValueError(f"folder {folder}: expected {CARD_NAME}, got none: write one first, with --license.")
     hashes = weight_hashes(folder)
+    if hashes_in(card) not in ({}, hashes):
+        raise ValueError(f"folder {folder}: its card describes other weights: write it anew first, with --license.")
     given = [read_results(Path(directory) / "results.json") for directory in directories]
     names = [keep_results(folder, result, hashes) for result in given]
     kept = [read_results(path) for path in results_files(folder)]
@@ -105,11 +107,9 @@ def card_before_push(model: PreTrainedModel, folder: str | os.PathLike[str], rep
     """
     folder = Path(folder)
     old = _read(folder)
-    said = hashes_in(old)
-    if old and _TEMPLATE not in old and (not said or said == weight_hashes(folder)):
+    if old and _TEMPLATE not in old and hashes_in(old) in ({}, weight_hashes(folder)):
         return
-    facts = _facts_after(old, said, str(model.name_or_path or ""))
-    write_model_card(folder, model, **facts)
+    write_model_card(folder, model, **_facts_after(old, str(model.name_or_path or "")))
     (folder / CARD_NAME).write_bytes(card_for(folder, repo_id))
 
 
@@ -176,10 +176,10 @@ def _origin(entry: Any) -> tuple[str, str | None]:
     return entry.dataset_name, (entry.metric_args or {}).get("evaluation")
 
 
-def _facts_after(old: str, is_ours: Any, origin: str) -> dict[str, Any]:
+def _facts_after(old: str, origin: str) -> dict[str, Any]:
     """What can be said of weights that nobody described: what the card of the ones before them said."""
     base = Path(origin).expanduser() if origin else None
-    if not is_ours:  # the template of transformers: the weights' own origin may have a card
+    if not hashes_in(old):  # the template of transformers: the weights' own origin may have a card
         local = _read(base) if base is not None and base.is_dir() else ""
         is_named = is_hub_id(origin) or bool(local)
         return {"license": "other", "training_data": _said_before(local, "the weights they started from"),

@@ -16,9 +16,9 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard, snapshot_download
 from huggingface_hub.errors import (
@@ -32,7 +32,7 @@ from huggingface_hub.errors import (
 
 from .card_changes import add_results, card_for, new_card
 from .card_results import public_results, results_files
-from .hub_check import Finding, check_folder, looks_like_pickle, refuse_untrue, told
+from .hub_check import Finding, check_folder, looks_like_pickle, refuse_untrue, stale_results, told
 from .model_card import CARD_NAME, check_license, write_model_card
 
 __all__ = ["check_repository", "pull_folder", "push_folder", "write_model_card"]
@@ -85,7 +85,7 @@ def push_folder(
     with _hub_errors(f"push to {repo_id}", api.endpoint, f"the model is whole in the folder {folder.name}"):
         repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
         before = api.model_info(repo_id)
-        operations = [*_added(folder, repo_id), *_deleted(folder, before.siblings or [])]
+        operations = list(_operations(_content(folder, repo_id), before.siblings or []))
         commit = api.create_commit(repo_id, operations, commit_message=commit_message, parent_commit=before.sha)
     logger.info("Pushed %s: %s", folder.name, commit.commit_url)
     return str(commit.commit_url)
@@ -194,20 +194,25 @@ def _own_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
 
 
-def _added(folder: Path, repo_id: str) -> Iterator[CommitOperationAdd]:
-    content: dict[str, Path | bytes] = {path.name: path for path in _own_files(folder)}
-    content |= {path.name: public_results(path) for path in results_files(folder)}
-    content[CARD_NAME] = card_for(folder, repo_id)
+def _content(folder: Path, repo_id: str) -> dict[str, Path | bytes]:
+    """The files to push, by name: no folders, nothing hidden, no results of other weights, no paths in the others."""
+    stale = stale_results(folder)
+    if stale:
+        logger.warning("Not pushed, of other weights: %s", ", ".join(path.name for path in stale))
+    content: dict[str, Path | bytes] = {path.name: path for path in _own_files(folder) if path not in stale}
+    content |= {path.name: public_results(path) for path in results_files(folder) if path not in stale}
+    return content | {CARD_NAME: card_for(folder, repo_id)}
+
+
+def _operations(
+    content: Mapping[str, Path | bytes], there: Sequence[Any]
+) -> Iterator[CommitOperationAdd | CommitOperationDelete]:
+    """Add the files; delete what an earlier push left on the Hub and these replace without the same name."""
     for name, source in content.items():
         yield CommitOperationAdd(path_in_repo=name, path_or_fileobj=source)
-
-
-def _deleted(folder: Path, there: Sequence) -> Iterator[CommitOperationDelete]:
-    """What an earlier push left on the Hub and this folder replaces without a file of the same name."""
-    new = {path.name for path in _own_files(folder)}
     for name in (file.rfilename for file in there):
         replaced = "/" not in name and any(Path(name).match(pattern) for pattern in REPLACED_FILES)
-        if replaced and name not in new:
+        if replaced and name not in content:
             yield CommitOperationDelete(path_in_repo=name)
 
 

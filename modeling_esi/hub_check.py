@@ -23,6 +23,8 @@ from .model_card import CARD_NAME, check_license, hashes_in, weight_hashes
 
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".dill")
 INDEX = "model.safetensors.index.json"
+#: Of the environment, for the other interpreter: where programs and libraries lie, no tokens.
+_KEPT_VARIABLES = ("PATH", "HOME", "LD_LIBRARY_PATH", "SYSTEMROOT", "USERPROFILE", "TMPDIR", "TEMP", "OMP_NUM_THREADS")
 _PICKLE_STARTS = (b"\x80\2", b"\x80\3", b"\x80\4", b"\x80\5")
 _PACKAGE = Path(__file__).parent
 _SAME = 1e-9  # relative: both come from the same JSON number
@@ -70,8 +72,8 @@ def check_folder(
 
 
 def refuse_untrue(folder: Path) -> None:
-    """Raise ValueError for a folder that must not be pushed: with pickles, or a card or results of other weights."""
-    for look in (_pickles, _hashes, _results_weights):
+    """Raise ValueError for a folder that must not be pushed: with pickles, or with the card of other weights."""
+    for look in (_pickles, _hashes):
         finding = look(folder)
         if finding.verdict == "fail":
             raise ValueError(f"folder {folder}: {finding.what}: {finding.detail}")
@@ -182,25 +184,22 @@ def _card_data(folder: Path) -> dict[str, Any]:
 # ----- results -------------------------------------------------------------------------------------------------------
 
 
-def _results_weights(folder: Path) -> Finding:
-    """Are the results files of these weights."""
+def stale_results(folder: Path) -> list[Path]:
+    """The results files that say they are of other weights."""
     hashes = weight_hashes(folder)
-    others = [path.name for path in results_files(folder) if read_results(path).get("weights", hashes) != hashes]
-    if others:
-        return Finding("results", "fail", f"{', '.join(others)}: of other weights: delete them, evaluate again")
-    return Finding("results", "ok", f"{len(results_files(folder))} file(s)")
+    return [path for path in results_files(folder) if read_results(path).get("weights", hashes) != hashes]
 
 
 def _figures(folder: Path) -> Finding:
     """Do the card's figures, intervals and floors stand in the results files, and the other way round."""
     try:
-        of_weights = _results_weights(folder)
+        stale = [path.name for path in stale_results(folder)]
         card = ModelCard.load(folder / CARD_NAME).data.eval_results or [] if _card_text(folder) else []
         measured = [entry for path in results_files(folder) for entry in _measured(path)]
     except (ValueError, yaml.YAMLError) as error:
         return Finding("results", "fail", str(error))
-    if of_weights.verdict == "fail":
-        return of_weights
+    if stale:
+        return Finding("results", "fail", f"{', '.join(stale)}: of other weights: delete them, evaluate again")
     if not measured:
         detail = f"no results file: {len(card)} figures of the card cannot be held against anything" if card else "none"
         return Finding("results", "note", detail)
@@ -258,9 +257,8 @@ def _digest(path: Path) -> str:
 
 def _load(folder: Path, timeout: float) -> Finding:
     with tempfile.TemporaryDirectory() as place:
-        kept = ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT", "TMPDIR", "TEMP", "OMP_NUM_THREADS", "VIRTUAL_ENV")
-        environment = {name: os.environ[name] for name in kept if name in os.environ}
-        environment |= {"HF_HOME": str(Path(place) / "hf"), "HOME": place, "HF_HUB_OFFLINE": "1"}
+        environment = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
+        environment |= {"HF_HOME": str(Path(place) / "hf"), "HF_HUB_OFFLINE": "1"}
         command = [sys.executable, "-P", "-c", _LOAD_ELSEWHERE, str(folder.resolve())]
         try:
             done = subprocess.run(

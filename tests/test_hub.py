@@ -101,9 +101,12 @@ def test_a_second_push_leaves_nothing_of_the_first(hub, saved, no_load, tmp_path
     (sharded / "results_zero_shot.json").write_text(json.dumps(RESULT))
     (sharded / "NOTICE.txt").write_text("of somebody")
     push(sharded)
+    assert "results_zero_shot.json" in hub.files(NAME)
+    (saved / "results_old.json").write_text(json.dumps(RESULT | {"weights": {"model.safetensors": "of before"}}))
     push(saved)
-    local = {path.name for path in saved.iterdir()} - {"checkpoint-7", ".hidden"}
+    local = {path.name for path in saved.iterdir()} - {"checkpoint-7", ".hidden", "results_old.json"}
     assert set(hub.files(NAME)) == local | {"NOTICE.txt"}
+    assert found_in(saved)["results"] == ("fail", "results_old.json: of other weights: delete them, evaluate again")
     assert [len(commit) > 1 for commit in hub.commits[NAME]] == [False, True, True]
     assert found_in(pull_folder(NAME, tmp_path / "pulled"))["weights"][0] == "ok"
 

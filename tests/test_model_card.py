@@ -354,6 +354,8 @@ def test_a_card_of_other_weights_says_nothing_of_these(saved):
     model.ecg_norm.weight.data.fill_(2.0)
     model.save_pretrained(saved)
     assert hashes_in((saved / "README.md").read_text()) != weight_hashes(saved)
+    with pytest.raises(ValueError, match="its card describes other weights: write it anew first"):
+        add_results(saved, [])
     new_card(saved, license="mit", training_data="500 records of ours.", base_model="someone/esi")
     text, card = sections(saved / "README.md"), ModelCard.load(saved / "README.md")
     assert hashes_in((saved / "README.md").read_text()) == weight_hashes(saved)
