@@ -34,7 +34,6 @@ from modeling_esi.search.building import build_index
 from modeling_esi.training.text_from_scratch import small_bert_config, train_tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
-SHARED = ROOT.parent / "shared" / "data" / "formats"
 SECONDS = 4.0
 needs_gradio = pytest.mark.skipif(importlib.util.find_spec("gradio") is None, reason="needs Gradio (extra demo)")
 
@@ -83,6 +82,14 @@ def write_csv(path: Path, seconds: float = 5.0, rate: int = 100) -> Path:
     rows = "\n".join(",".join(f"{value:.3f}" for value in row) for row in signal.T)
     path.write_text(f"I,II,III\n{rows}\n")
     return path
+
+
+def write_dicom(path: Path) -> Path:
+    """Three leads of a synthetic heart, and a patient with a name."""
+    made = pytest.importorskip("test_dicom_records", reason="needs pydicom (extra formats)")
+    signal = generate_record(6, sampling_rate=250, duration=5.0).signal[[0, 1, 6]]
+    channels = [made.channel(lead) for lead in ("I", "II", "V1")]
+    return made.save(path, made.data_set([made.group((signal * 400).round().astype(int), channels)]))
 
 
 def uploaded(folder: Path, *paths: Path) -> list[str]:
@@ -233,7 +240,7 @@ def test_an_index_stands_where_synthetic_recordings_stood(folder, answers, tmp_p
 def test_a_model_that_compares_no_texts_is_refused(answers, tmp_path):
     ESIForECGClassification(answers._model.config).save_pretrained(tmp_path)
     answers._processor.save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="expected an ESIModel"):
+    with pytest.raises(ValueError, match="expected a whole ESIModel"):
         ECGAnswers.load(tmp_path)
 
 
@@ -417,11 +424,12 @@ def test_in_a_browser(browser, served, wfdb_pair, tmp_path):
     page.wait_for_selector("#attribution img")
     page.screenshot(path=tmp_path / "pair.png", full_page=True)
 
-    if (SHARED / "dicom" / "Example.dcm").is_file() and importlib.util.find_spec("pydicom"):
-        upload(page, SHARED / "dicom" / "Example.dcm")
-        page.wait_for_function("document.querySelector('#facts').innerText.includes('Example.dcm')")
-        page.wait_for_selector("#nearest table")
-        page.screenshot(path=tmp_path / "dicom.png", full_page=True)
+    upload(page, write_dicom(tmp_path / "ecg.dcm"))
+    page.wait_for_function("document.querySelector('#facts').innerText.includes('ecg.dcm')")
+    page.wait_for_selector("#nearest table")
+    assert "3 leads · 250 Hz · 5.0 s · female · 56 years" in page.inner_text("#facts")
+    assert "Sommerfeld" not in page.inner_text("body")
+    page.screenshot(path=tmp_path / "dicom.png", full_page=True)
 
     broken = tmp_path / "broken.dcm"
     broken.write_bytes(bytes(128) + b"DICM" + b"junk" * 20)

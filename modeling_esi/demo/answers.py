@@ -82,8 +82,6 @@ class ECGAnswers:
         Raises OSError or ValueError where they cannot be read, do not belong together, or the model compares no texts.
         """
         loaded, processor = load_model(model, device)
-        if type(loaded).__name__ != "ESIModel" or loaded.config.architectures == ["ESIForECGClassification"]:
-            raise ValueError(f"{model}: expected an ESIModel, which compares ECGs and texts, got another model.")
         name = os.path.basename(os.path.normpath(model)) if os.path.isdir(model) else str(model)
         archive = SyntheticArchive(loaded, processor) if index is None else IndexArchive(index, loaded, processor)
         return cls(loaded, processor, archive, name, template)
