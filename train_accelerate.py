@@ -64,7 +64,13 @@ from modeling_esi.training.health import LOSSES, CollapseWatch, StepMeter, contr
 from modeling_esi.training.resuming import begin_state, choose_start, go_on_from, remove_after
 from modeling_esi.training.schedule import Schedule, build_optimizer
 from modeling_esi.training.stopping import Agreement, StopSignals, follow_launcher, stop_at_signal
-from modeling_esi.training.summary import card_facts, results_table, summary_line, written_reports
+from modeling_esi.training.summary import (
+    card_facts,
+    is_split_by_patient,
+    results_table,
+    summary_line,
+    written_reports,
+)
 from modeling_esi.training.text_encoder import TextEncoder, load_text_encoder
 from modeling_esi.training.text_from_scratch import small_bert_config, train_tokenizer
 from modeling_esi.training.training_log import TrainingLog
@@ -561,7 +567,8 @@ def train(
         whole.save_pretrained(output_dir)
         processor.save_pretrained(output_dir)
         (output_dir / "results.json").write_text(json.dumps({"trained": results, "random_weights": floor}, indent=2))
-        write_model_card(output_dir, whole, **card_facts(flags, reports, results, floor))
+        facts = card_facts(flags, reports, results, floor, is_by_patient=is_split_by_patient(splits))
+        write_model_card(output_dir, whole, **facts)
         write_finished(output_dir, state)
         print(results_table(results, floor))
         print(written_reports(whole, processor, splits["test"], training.num_reports))

@@ -47,7 +47,8 @@ def test_global_response_norm_by_hand():
 def test_global_response_norm_does_not_count_masked_frames():
     norm, x = randomise(GlobalResponseNorm(5)), torch.randn(2, 7, 5)
     frame_mask = torch.arange(7) < torch.tensor([[7], [4]])
-    torch.testing.assert_close(norm(x, identity(5), identity(5), frame_mask)[1, :4], norm(x[1:, :4], identity(5), identity(5))[0])
+    linears = identity(5), identity(5)
+    torch.testing.assert_close(norm(x, *linears, frame_mask)[1, :4], norm(x[1:, :4], *linears)[0])
 
 
 def test_time_norm_divides_by_the_unbiased_deviation_plus_epsilon():

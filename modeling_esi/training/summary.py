@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from datasets_scripts import LoadReport
+from datasets_scripts.sources import SOURCES, find_source
 from modeling_esi.modeling_esi import ESIModel
 from modeling_esi.processing_esi import ESIProcessor
 
@@ -54,25 +55,35 @@ def written_reports(
     return "\n".join(told)
 
 
+def is_split_by_patient(splits: Mapping[str, datasets.Dataset | None]) -> bool:
+    """Whether every record names its patient, and no patient is in two splits."""
+    patients = [set(rows["patient_id"]) for rows in splits.values() if rows is not None]
+    all_patients = set().union(*patients)
+    return all(all_patients) and sum(map(len, patients)) == len(all_patients)
+
+
 def card_facts(
     flags: Mapping[str, Any], reports: Mapping[str, LoadReport | None], results: Mapping[str, Any],
-    floor: Mapping[str, Any],
+    floor: Mapping[str, Any], *, is_by_patient: bool,
 ) -> dict[str, Any]:  # fmt: skip
     """What the model card says of this training, for `write_model_card`."""
     if flags["license"] is None:
         logger.warning("--license: none given; the card says 'other'. A card's licence follows the weights and data.")
     counts = ", ".join(f"{report.num_kept:,} {split}" for split, report in reports.items() if report)
+    source = reports["train"].name
+    judged = {
+        "trained": results,
+        "random_weights": floor,
+        "dataset": source,
+        "protocol": "zero-shot by cosine to averaged prompts, retrieval and losses on the held-out test split",
+        "seen_in_training": False,
+    }
     return {
         "license": flags["license"] or "other",
-        "training_data": f"{reports['train'].name}: {counts} records, split by patient.",
+        "data_licenses": {source: find_source(source).FACTS.license} if source in SOURCES else None,
+        "training_data": f"{source}: {counts} records{', split by patient' if is_by_patient else ''}.",
         "base_model": None if flags["text_encoder"] == "scratch" else flags["text_encoder"],
-        "results": {
-            "trained": results,
-            "random_weights": floor,
-            "dataset": reports["train"].name,
-            "protocol": "zero-shot by cosine to averaged prompts, retrieval and losses on the held-out test split",
-            "seen_in_training": False,
-        },
+        "results": judged if results else None,
         "text_is_label_supervised": reports["train"].text_is_label_supervised,
         "recipe": dict(flags),
     }
