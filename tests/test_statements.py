@@ -303,6 +303,7 @@ def test_a_finding_that_another_one_replaced_is_denied():
         ("sinus rhythm", False), ("atrial fibrillation", True),
     ]  # fmt: skip
     assert parse_statement("T waves are no longer inverted in V2").findings[0].negated
+    assert not any(found.negated for found in parse_statement("Sinus rhythm replaced by atrial flutter").findings)
 
 
 def test_what_is_not_understood_is_told():

@@ -196,7 +196,7 @@ FILLERS = (
     "|shown|show|exist|with a|likely|in part|with a rate of|rate of|rate|v rate|ventricular rate|heart rate"
 )  # fmt: skip
 BOUNDARIES: dict[str, str] = {
-    "with": "with|followed by|following|alternating with|complicated by|superimposed on",
+    "with": "with|followed by|replaced by|following|alternating with|complicated by|superimposed on",
     "but": "but|except|except for|rather than|instead of",
 }
 COORDINATIONS = "and|plus|as well as|along with"
