@@ -343,6 +343,7 @@ def test_the_app_tells_nobody_and_offers_no_interface_to_programs(answers):
     app = build_app(answers)
     assert app.analytics_enabled is False and app.delete_cache == (60, 300)
     assert {function.api_visibility for function in app.fns.values()} == {"private"}
+    assert {(function.concurrency_id, function.concurrency_limit) for function in app.fns.values()} == {("model", 1)}
     assert app.get_api_info()["named_endpoints"] == {}
 
 

@@ -48,7 +48,7 @@ def build_app(answers: ECGAnswers) -> gr.Blocks:
             _ask_all(arrived, questions)
         moved = start.release(_clear(len(answered), 0), None, outputs, queue=False, **_QUIET)
         _ask_all(moved, questions)
-    return app.queue(max_size=MAX_WAITING, default_concurrency_limit=1)
+    return app.queue(max_size=MAX_WAITING)
 
 
 def launch_app(app: gr.Blocks, port: int | None = None, share: bool = False, **options: Any) -> Any:
@@ -72,7 +72,13 @@ def launch_app(app: gr.Blocks, port: int | None = None, share: bool = False, **o
 
 # ----- fields --------------------------------------------------------------------------------------------------------
 
-_QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal"}
+# one at a time over all sessions and all kinds of questions: a pipeline remembers the texts of its last call
+_QUIET: dict[str, Any] = {
+    "api_visibility": "private",
+    "show_progress": "minimal",
+    "concurrency_id": "model",
+    "concurrency_limit": 1,
+}
 
 
 def _upload_fields() -> tuple[gr.File, list[Any]]:
