@@ -83,7 +83,7 @@ def _metric_type(name: str) -> str:
 
 
 def _protocol(result: Results) -> str:
-    return without_paths(result.get("protocol") or NOT_STATED)
+    return without_paths(result.get("protocol") or NOT_STATED).rstrip(".")
 
 
 def _beside(result: Results, key: str) -> tuple[float | None, float | None, float | None]:

@@ -7,6 +7,7 @@
     python -m modeling_esi.benchmarks step          # the whole training step, beside a plain implementation
     python -m modeling_esi.benchmarks probe         # a linear probe as large as PTB-XL
     python -m modeling_esi.benchmarks search        # the nearest of 800,000 embeddings
+    python -m modeling_esi.benchmarks pipeline      # a folder of files through the pipeline, beside the bare encoder
     python -m modeling_esi.benchmarks export        # exported towers beside the model, float32 and 8-bit
     python -m modeling_esi.benchmarks scaling       # the paper's size, by arithmetic: nothing is measured
 
@@ -40,6 +41,7 @@ RECORDS = {
     "scale": "cost of a record and memory from 1,000 to 100,000 records",
     "probe": "seconds of a linear probe as large as PTB-XL",
     "search": "seconds of a search among 800,000 embeddings",
+    "pipeline": "a folder of files embedded by the pipeline, beside the bare encoder",
 }
 Lines = Generator[str, None, dict[str, Any]]
 
