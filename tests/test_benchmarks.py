@@ -166,9 +166,8 @@ def test_settings_that_make_no_sense_are_refused(kind, fields, message):
 def test_an_encoders_operations_are_those_of_the_arithmetic():
     counted = encoder.forward_flops(ESIEcgConfig(signal_encoder="convnextv2_atto"), 5000)
     config = scaling.model_config("convnextv2_atto")
-    sizes = zip(config.ecg_config.hidden_sizes, config.ecg_config.depths, strict=True)
-    beta = sum(8 * width**2 * depth for width, depth in sizes)
-    assert counted == pytest.approx(scaling.encoder_flops(config, 5000) + beta, rel=1e-3)  # GRN's beta, once a batch
+    expected = scaling.encoder_flops(config, 5000) + scaling.encoder_batch_flops(config)
+    assert counted == pytest.approx(expected, rel=1e-3)
 
 
 @pytest.mark.parametrize(

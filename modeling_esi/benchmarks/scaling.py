@@ -102,6 +102,12 @@ def encoder_flops(config: ESIConfig, num_samples: int) -> float:
     return projections + blocks
 
 
+def encoder_batch_flops(config: ESIConfig) -> float:
+    """Beside these, once a batch and not in the tables: GRN's beta through each block's second product."""
+    ecg = config.ecg_config
+    return sum(8.0 * width**2 * depth for width, depth in zip(ecg.hidden_sizes, ecg.depths, strict=True))
+
+
 def bert_flops(config: ESIConfig, num_tokens: int) -> float:
     """Query, key, value and output, the feed-forward, and both products of attention over all tokens."""
     text = config.text_config
