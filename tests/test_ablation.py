@@ -121,8 +121,15 @@ def test_a_finished_run_is_not_repeated_and_the_table_pairs_seeds(records, tmp_p
 
 
 def test_an_unknown_stage_is_refused():
-    with pytest.raises(ValueError, match="expected choose or report, got 'peek'"):
+    with pytest.raises(ValueError, match="expected one of choose, confirm, report, got 'peek'"):
         ablation.load_stage(Path("nowhere"), "peek")
+
+
+def test_no_stage_judges_on_folds_that_another_stage_chose_on_or_its_own_training_used():
+    stages = ablation_data.STAGES
+    assert not set(stages["confirm"][1] + stages["report"][1]) & set(stages["choose"][1])
+    for trained, judged in stages.values():
+        assert not set(trained) & set(judged)
 
 
 def test_a_probe_learns_what_is_linear_and_macro_is_the_mean():

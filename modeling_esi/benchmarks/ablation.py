@@ -5,9 +5,9 @@
     python -m modeling_esi.benchmarks.ablation table --results results.jsonl
 
 DATA holds `ptbxl_filtered` (folds 1-8) and `ptbxl` (raw, folds 9-10). Stage "choose" trains on folds 1-6 and judges on
-7-8; stage "report" trains on 1-8 and judges on 9-10: once, when everything is chosen. A run that stands in the results
-is not repeated, so a killed command goes on where it was. Scores of every record lie beside the results, for
-`ablation_table`. One run takes minutes on one core.
+7-8. When everything is chosen, "confirm" trains on 3-8 and judges on 1-2, which nothing was chosen on, and "report"
+trains on 1-8 and judges on 9-10. A run that stands in the results is not repeated, so a killed command goes on where it
+was. Scores of every record lie beside the results, for `ablation_table`. One run takes minutes on one core.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from modeling_esi.benchmarks.ablation_arms import ARMS
-from modeling_esi.benchmarks.ablation_data import FOLDS, RecordSet, load_filtered, load_raw
+from modeling_esi.benchmarks.ablation_data import STAGES, RecordSet, load_filtered, load_raw
 from modeling_esi.benchmarks.ablation_judging import macro, probe_scores, prompt_sets, zero_shot_scores
 from modeling_esi.benchmarks.ablation_table import table
 from modeling_esi.benchmarks.ablation_training import Arm, embed, train
@@ -39,12 +39,13 @@ PromptSets = dict[str, dict[str, list[str]]]
 
 def load_stage(data_dir: Path, stage: str) -> tuple[RecordSet, RecordSet]:
     """Records to train on and to judge on. ValueError for a stage that is none."""
-    if stage not in ("choose", "report"):
-        raise ValueError(f"stage: expected choose or report, got {stage!r}.")
-    if stage == "choose":
-        return tuple(load_filtered(data_dir / "ptbxl_filtered", FOLDS[name]) for name in ("train", "validation"))
-    training = load_filtered(data_dir / "ptbxl_filtered", FOLDS["train"] + FOLDS["validation"])
-    return training, load_raw(data_dir / "ptbxl", FOLDS["test"])
+    if stage not in STAGES:
+        raise ValueError(f"stage: expected one of {', '.join(STAGES)}, got {stage!r}.")
+    trained, judged = STAGES[stage]
+    training = load_filtered(data_dir / "ptbxl_filtered", trained)
+    if stage == "report":
+        return training, load_raw(data_dir / "ptbxl", judged)
+    return training, load_filtered(data_dir / "ptbxl_filtered", judged)
 
 
 def run_arm(
@@ -124,7 +125,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("action", choices=("run", "table"))
     parser.add_argument("--data_dir", help="folder with ptbxl_filtered and ptbxl")
     parser.add_argument("--results", required=True, help="JSON lines; scores lie in a folder beside it")
-    parser.add_argument("--stage", default="choose", help="choose or report")
+    parser.add_argument("--stage", default="choose", choices=STAGES, help="which folds train and judge")
     parser.add_argument("--arms", nargs="+", default=["esi"], choices=ARMS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--set", help="fields of the arm to change, as JSON; give the run a --suffix")

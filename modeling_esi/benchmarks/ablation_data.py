@@ -1,7 +1,7 @@
 """The records of the ablation, in memory: PTB-XL that went through one filter, whole patients apart.
 
-Folds 1-6 train and 7-8 choose; then 1-8 train, and folds 9-10 are looked at once. Records of folds 9-10 are at hand
-raw, so they go through the filter of the others first (`filter_and_standardise`).
+Choices are made on folds 7-8 alone; folds 1-2 and 9-10 judge what was chosen. Records of folds 9-10 are at hand raw, so
+they go through the filter of the others first (`filter_and_standardise`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,11 @@ from modeling_esi.feature_extraction_esi import ESIFeatureExtractor
 
 SAMPLING_RATE = 100
 SUPERCLASSES = ("CD", "HYP", "MI", "NORM", "STTC")
-FOLDS = {"train": (1, 2, 3, 4, 5, 6), "validation": (7, 8), "test": (9, 10)}
+STAGES = {  # folds that train, folds that judge
+    "choose": ((1, 2, 3, 4, 5, 6), (7, 8)),
+    "confirm": ((3, 4, 5, 6, 7, 8), (1, 2)),
+    "report": ((1, 2, 3, 4, 5, 6, 7, 8), (9, 10)),
+}
 
 
 @dataclass(frozen=True)
