@@ -136,6 +136,12 @@ def test_models_that_cannot_write_say_so(processor):
             run(context)
 
 
+def test_windows_are_refused_since_a_report_is_of_the_whole_record(processor):
+    context = EvaluationContext(None, processor, "toy", dataset_rows={"test": rows(TRUE, LABELS)}, window=0.5)
+    with pytest.raises(ValueError, match="window: expected none with captioning"):
+        run(context)
+
+
 def test_records_without_texts_cannot_be_judged(processor):
     context = EvaluationContext(None, processor, "toy", dataset_rows={"test": rows(["", ""], [[], []])})
     with pytest.raises(ValueError, match="got none of 2: choose which text"):

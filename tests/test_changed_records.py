@@ -65,6 +65,9 @@ def test_unchanged_records_have_the_usual_embeddings(model):
     expected = embed_ecgs(model, DOOR, data)
     for batch_size in (2, 64):
         np.testing.assert_allclose(embed_changed(model, DOOR, data, lambda r: r, batch_size), expected, atol=1e-5)
+    windows = embed_changed(model, DOOR, data, lambda r: r, window=0.5)
+    np.testing.assert_allclose(windows, embed_ecgs(model, DOOR, data, window=0.5), atol=1e-5)
+    assert not np.allclose(windows, expected, atol=1e-4)
 
 
 def test_changed_records_are_embedded_as_if_they_were_recorded_so(model):

@@ -59,6 +59,16 @@ def test_embeddings_are_computed_once_and_kept_for_the_same_weights_and_records(
     assert calls == ["projected", "pooled", "projected"]
 
 
+def test_embeddings_of_windows_are_others_and_kept_apart(context):
+    whole = context.ecg_embeds()
+    context.window = 0.5
+    windows = context.ecg_embeds()
+    assert windows.shape == whole.shape and not np.allclose(windows, whole, atol=1e-4)
+    assert context.settings()["window"] == 0.5
+    context.window = None
+    assert context.ecg_embeds() is whole
+
+
 def test_another_weight_record_or_door_is_another_key(context, processor):
     model = tiny_esi()
     before = weights_digest(model)

@@ -18,7 +18,7 @@ from transformers.feature_extraction_utils import BatchFeature
 from datasets_scripts.records import ECGRecord, record_to_row, row_features, row_to_record
 from modeling_esi import ESIConfig, ESIFeatureExtractor, ESIModel, ESIProcessor
 from modeling_esi.evaluation import retrieval as retrieval_module
-from modeling_esi.evaluation.embedding import embed_ecgs, embed_texts, read_records
+from modeling_esi.evaluation.embedding import ecg_vectors, embed_ecgs, embed_texts, read_records
 from modeling_esi.evaluation.metrics import (
     RareClassError,
     auroc,
@@ -278,6 +278,42 @@ def test_ecg_embeddings_do_not_depend_on_the_batch_size(model, processor, datase
         np.testing.assert_allclose(embed_ecgs(model, door, dataset, batch_size=batch_size), one_by_one, atol=1e-5)
     reversed_rows = dataset.select(range(10, -1, -1))
     np.testing.assert_allclose(embed_ecgs(model, door, reversed_rows, 3), one_by_one[::-1], atol=1e-5)
+
+
+@pytest.mark.parametrize("layer", ["projected", "pooled"])
+def test_the_mean_of_windows_by_hand(model, processor, dataset, layer):
+    door = processor.feature_extractor
+    embeds = embed_ecgs(model, door, dataset, 4, layer=layer, window=1.0)
+    for row, seconds in ((0, 2.0), (1, 1.5)):
+        inputs = door([read_records(dataset, [row])[0]])
+        starts, shares = (0, 50, 100), (1.0, 1.0, 1.0 if seconds == 2.0 else 0.5)
+        total = 0.0
+        for start, share in zip(starts, shares, strict=True):
+            real = round(100 * share)  # without its padding a window is a shorter ECG
+            part = {name: inputs[name] for name in ("input_values", "lead_mask")}
+            part["input_values"] = part["input_values"][..., start : start + real]
+            total = total + share * ecg_vectors(model, part, layer)
+        mean = (total / sum(shares))[0].detach().numpy()
+        mean = mean / np.linalg.norm(mean) if layer == "projected" else mean
+        np.testing.assert_allclose(embeds[row], mean, atol=2e-5)
+    assert not np.allclose(embeds, embed_ecgs(model, door, dataset, layer=layer), atol=1e-4)
+
+
+def test_a_window_as_long_as_the_input_changes_nothing_and_a_senseless_one_is_refused(model, processor, dataset):
+    door = processor.feature_extractor
+    np.testing.assert_array_equal(embed_ecgs(model, door, dataset, window=2.0), embed_ecgs(model, door, dataset))
+    for window in (0.0, -1.0, float("nan"), 0.001):
+        with pytest.raises(ValueError, match=r"window: expected seconds, at least one sample \(0.01 s\), got"):
+            embed_ecgs(model, door, dataset, window=window)
+
+
+def test_windows_of_padding_alone_are_not_seen(model, processor):
+    door = processor.feature_extractor
+    short = rows([record(0, rate=100, seconds=1.0), record(1, rate=100, seconds=2.0)])
+    embeds = embed_ecgs(model, door, short, window=0.5)
+    alone = embed_ecgs(model, door, short.select([0]), window=0.5)
+    np.testing.assert_allclose(embeds[:1], alone, atol=1e-5)
+    assert np.isfinite(embeds).all()
 
 
 def test_text_embeddings_come_back_in_order(model, processor):

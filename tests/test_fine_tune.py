@@ -324,6 +324,12 @@ def test_test_labels_change_the_last_figures_and_nothing_else(context, tmp_path)
     assert one.trained["tiny/100%/auroc/II_UP"] > 0.8 > other.trained["tiny/100%/auroc/II_UP"]
 
 
+def test_windows_are_refused_since_training_sees_records_at_once(context):
+    context.window = 0.5
+    with pytest.raises(ValueError, match="window: expected none with fine_tune, which sees ECGs at once, got 0.5"):
+        fine_tune.run(context, **FEW)
+
+
 def test_a_test_record_among_the_training_records_is_refused(context):
     context.dataset_rows["test"] = stored([record(number) for number in (200, 201, 7)])
     with pytest.raises(ValueError, match="expected no test record in train, got 1: r7"):

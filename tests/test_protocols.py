@@ -60,6 +60,9 @@ def test_the_protocol_of_ones_own_runs_and_has_flags(processor, tmp_path):  # no
     }
     context = EvaluationContext(tiny_esi(), processor, "tiny", dataset_rows=rows, num_resamples=5, output=tmp_path)
     result = module.run(context, neighbours=3)
+    assert "windows" not in result.protocol
+    context.window = 0.5
+    assert module.run(context).protocol.endswith(" Each ECG is the mean of half-overlapping windows of 0.5 s.")
     assert {"tiny/macro_auroc", "tiny/auroc/AFIB"} <= result.trained.keys() & result.random_weights.keys()
     assert "tiny: subgroups" in result.tables and list(result.pictures.values()) == ["roc_tiny.png"]
     assert [(option.name, option.kind, option.default) for option in options_of(module.run)] == [("neighbours", int, 5)]

@@ -42,6 +42,7 @@ def parser_of(protocol: str | None = None) -> argparse.ArgumentParser:
     parser.add_argument("--output", required=True, help="folder of results.json, results.md and plots")
     parser.add_argument("--compare", help="a second model, compared record by record (paired intervals)")
     parser.add_argument("--batch_size", type=int, default=64, help="records at a time")
+    parser.add_argument("--window", type=float, help="seconds: each ECG is the mean of half-overlapping windows")
     parser.add_argument("--device", help="cpu, cuda, ...; default: a GPU where there is one")
     parser.add_argument("--num_resamples", type=int, default=1000, help="of the bootstrap")
     parser.add_argument("--seed", type=int, default=0, help="of random weights, draws and training")

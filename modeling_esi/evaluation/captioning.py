@@ -55,6 +55,7 @@ def run(
     Raises:
         ValueError: for a model that cannot write, such as the released variant, and records without texts.
     """
+    context.refuse_window("captioning")
     rows = context.rows()
     told = [number for number, text in enumerate(rows["text"]) if text.strip()]
     if not told:

@@ -13,7 +13,7 @@ from torch import nn
 from datasets_scripts.preparation.record_reader import RecordReader
 from datasets_scripts.records import ECGRecord
 
-from .embedding import ecg_vectors, evaluation_mode
+from .embedding import ecg_vectors, evaluation_mode, window_length
 from .perturbations import LEAD_SETS, NOISES, add_noise, change_rate, keep_leads, lead_origins, shorten
 
 if TYPE_CHECKING:
@@ -94,13 +94,14 @@ def embed_changed(
     device: Any = None,
     progress: str | None = None,
     layer: str = "projected",
+    window: float | None = None,
 ) -> np.ndarray:
     """The ECG embeddings of changed records, `(N, P)` float32 in the data set's order.
 
     A record that cannot be changed so, or that the door refuses afterwards, has a row of NaN: `refusal` tells why.
 
     Args:
-        model, feature_extractor, dataset, batch_size, device, layer: as in `embedding.embed_ecgs`.
+        model, feature_extractor, dataset, batch_size, device, layer, window: as in `embedding.embed_ecgs`.
         change: of one record.
         progress: what the progress bar is called; None: no bar.
     """
@@ -108,13 +109,14 @@ def embed_changed(
 
     device = device if device is not None else next(model.parameters()).device
     reader = RecordReader(dataset)
+    length = window_length(window, feature_extractor)
     embeds: np.ndarray | None = None
     with evaluation_mode(model), tqdm(total=len(dataset), desc=progress, disable=progress is None) as bar:
         for start in range(0, len(dataset), batch_size):
             numbers = range(start, min(start + batch_size, len(dataset)))
             kept, inputs = _through_the_door(reader, numbers, change, feature_extractor, device)
             if kept:
-                some = ecg_vectors(model, inputs, layer).float().cpu().numpy()
+                some = ecg_vectors(model, inputs, layer, length).float().cpu().numpy()
                 if embeds is None:
                     embeds = np.full((len(dataset), some.shape[1]), np.nan, np.float32)
                 embeds[kept] = some

@@ -54,6 +54,7 @@ class EvaluationContext:
         name: what the model is called.
         card: text of the model's card, which names its training data; empty where there is none.
         batch_size: records at a time.
+        window: each ECG is the mean of half-overlapping windows of so many seconds; None: seen at once.
         device: where to compute.
         num_resamples: of the bootstrap.
         seed: of the twin's weights, of draws and of training.
@@ -77,6 +78,7 @@ class EvaluationContext:
     name: str = "model"
     card: str = ""
     batch_size: int = 64
+    window: float | None = None
     device: str | torch.device = "cpu"
     num_resamples: int = 1000
     seed: int = 0
@@ -206,11 +208,11 @@ class EvaluationContext:
         model, processor = self.models()[role]
         door = processor.feature_extractor
         settings = door.to_dict() if hasattr(door, "to_dict") else repr(type(door))
-        key = key_of("ecg", layer, self._weights(model), self._records(dataset), settings)
+        key = key_of("ecg", layer, self._weights(model), self._records(dataset), settings, self.window)
         return self._kept(
             key,
             lambda: embed_ecgs(
-                model, door, dataset, self.batch_size, device=self.device, progress=self.progress, layer=layer
+                model, door, dataset, self.batch_size, self.device, self.progress, layer=layer, window=self.window
             ),
         )
 
@@ -264,11 +266,16 @@ class EvaluationContext:
             return DatasetRepository.find(self.dataset).read_json(MANIFEST_FILE)
         return read_manifest(self.dataset) if is_folder(self.dataset) else {}
 
+    def refuse_window(self, protocol: str) -> None:
+        """ValueError where a window is set, for a protocol that has no use for one."""
+        if self.window is not None:
+            raise ValueError(f"window: expected none with {protocol}, which sees ECGs at once, got {self.window:g}.")
+
     def settings(self) -> dict[str, Any]:
         """What decides the figures, without paths of this machine."""
         return {
             "dataset": self.source, "dataset_options": self.dataset_options, "split": self.split, "limit": self.limit,
-            "num_resamples": self.num_resamples, "seed": self.seed,
+            "num_resamples": self.num_resamples, "seed": self.seed, "window": self.window,
             "refused_records": {split: sorted(refused) for split, refused in self.refused.items() if refused},
         }  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,8 @@ from torch import nn
 
 from datasets_scripts.preparation.record_reader import RecordReader
 from datasets_scripts.records import ECGRecord
+
+from ..windows import window_starts
 
 if TYPE_CHECKING:
     import datasets
@@ -34,6 +37,7 @@ def embed_ecgs(
     device: str | torch.device | None = None,
     progress: bool = False,
     layer: str = "projected",
+    window: float | None = None,
 ) -> np.ndarray:
     """The ECG embeddings of a data set, one row per record, in its order.
 
@@ -47,15 +51,18 @@ def embed_ecgs(
         progress: show a progress bar.
         layer: `"projected"`, what `get_ecg_features` gives; or `"pooled"`, the encoder's own vector, on which linear
             probes are trained.
+        window: seconds; each ECG is the mean of half-overlapping windows of this length, which suits a model that was
+            trained on crops of it. None: each ECG is seen at once.
 
     Returns:
         `(N, P)` float32, L2-normalised by the model where projected.
 
     Raises:
-        ValueError: for another layer, an empty data set, a batch size below 1, or records that the feature extractor
-            rejects (all of the batch are named with their reasons).
+        ValueError: for another layer, an empty data set, a batch size below 1, a window that is no positive number of
+            seconds, or records that the feature extractor rejects (all of the batch are named with their reasons).
     """
     _check_batch_size(batch_size)
+    length = window_length(window, feature_extractor)
     if not len(dataset):
         raise ValueError("dataset: expected at least one record, got none: choose another split or more records.")
     device = device if device is not None else _device_of(model)
@@ -65,15 +72,32 @@ def embed_ecgs(
         for start in range(0, len(dataset), batch_size):
             records = reader.records(range(start, min(start + batch_size, len(dataset))))
             inputs = _through_the_door(feature_extractor, records, device)
-            embeds.append(_to_numpy(ecg_vectors(model, inputs, layer)))
+            embeds.append(_to_numpy(ecg_vectors(model, inputs, layer, length)))
             bar.update(len(records))
     return np.concatenate(embeds)
 
 
-def ecg_vectors(model: nn.Module, inputs: dict[str, torch.Tensor], layer: str = "projected") -> torch.Tensor:
-    """`(B, P)` of a batch that is through the door; layers as in `embed_ecgs`. ValueError for another one."""
+def window_length(window: float | None, feature_extractor: Any) -> int | None:
+    """Samples of a window of so many seconds behind this door; None for None. ValueError where it holds no sample."""
+    if window is None:
+        return None
+    rate = feature_extractor.sampling_rate
+    if not (math.isfinite(window) and round(window * rate) >= 1):
+        raise ValueError(f"window: expected seconds, at least one sample ({1 / rate:g} s), got {window!r}.")
+    return round(window * rate)
+
+
+def ecg_vectors(
+    model: nn.Module, inputs: dict[str, torch.Tensor], layer: str = "projected", window: int | None = None
+) -> torch.Tensor:
+    """`(B, P)` of a batch that is through the door; layers as in `embed_ecgs`, `window` in samples.
+
+    ValueError for another layer.
+    """
     if layer not in ("projected", "pooled"):
         raise ValueError(f"layer: expected 'projected' or 'pooled', got {layer!r}.")
+    if window is not None and window < inputs["input_values"].shape[-1]:
+        return _mean_of_windows(model, inputs, layer, window)
     return model.get_ecg_features(**inputs) if layer == "projected" else model.ecg_model(**inputs).pooler_output
 
 
@@ -152,6 +176,26 @@ def _through_the_door(feature_extractor: Any, records: list[ECGRecord], device: 
         reasons = {record.record_id: feature_extractor.reject_reason(record) for record in records}
         listed = "; ".join(f"{record_id}: {reason}" for record_id, reason in reasons.items() if reason)
         raise ValueError(f"dataset: records that the model cannot read: {listed or error}. Leave them out.") from error
+
+
+def _mean_of_windows(model: nn.Module, inputs: dict[str, torch.Tensor], layer: str, window: int) -> torch.Tensor:
+    """The mean over half-overlapping windows, weighted by their recorded samples; padding alone is not seen."""
+    values, sample_mask = inputs["input_values"], inputs.get("sample_mask")
+    total, recorded = 0.0, 0.0
+    for start in window_starts(values.shape[-1], window, max(window // 2, 1), 1):
+        part = inputs | {"input_values": values[..., start : start + window]}
+        share = values.new_ones(len(values))
+        if sample_mask is not None:
+            part["sample_mask"] = sample_mask[:, start : start + window]
+            share = part["sample_mask"].float().mean(dim=1)
+        seen = share > 0
+        if not seen.any():
+            continue
+        vectors = ecg_vectors(model, {name: value[seen] for name, value in part.items()}, layer)
+        total = total + vectors.new_zeros(len(values), vectors.shape[1]).index_put((seen,), share[seen, None] * vectors)
+        recorded = recorded + share
+    mean = total / recorded[:, None]
+    return nn.functional.normalize(mean, dim=-1) if layer == "projected" else mean
 
 
 def _to_numpy(embeds: torch.Tensor) -> np.ndarray:

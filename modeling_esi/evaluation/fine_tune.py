@@ -121,6 +121,7 @@ def run(
         ValueError: for arguments that make no sense, data without training or validation records, or a training that
             diverges.
     """
+    context.refuse_window("fine_tune")
     _check_arguments(fractions, seeds)
     if license is not None and save is None:
         raise ValueError(f"license: expected with save, the folder whose card states it, got {license!r} alone.")

@@ -110,7 +110,8 @@ class _Embedder:
     def of(
         cls, context: EvaluationContext, model: nn.Module, door: Any, records: datasets.Dataset, layer: str
     ) -> _Embedder:
-        key = key_of("changed", weights_digest(model), records_digest(records), door.to_dict(), context.seed, layer)
+        how = (door.to_dict(), context.seed, layer, context.window)
+        key = key_of("changed", weights_digest(model), records_digest(records), *how)
         return cls(context, model, door, records, layer, key)
 
     def __call__(self, condition: Condition) -> np.ndarray:
@@ -127,6 +128,7 @@ class _Embedder:
             context.device,
             bar,
             self.layer,
+            context.window,
         )
         key = key_of(self.key, condition.key)
         return compute() if context.cache_dir is None else cached_array(context.cache_dir, key, compute)

@@ -26,6 +26,8 @@ FEWEST_IN_BIN = 20  # records of a point in the picture of calibration
 
 def empty_result(context: EvaluationContext, name: str, protocol: str, **settings: object) -> Result:
     """A result without figures: what is judged, by what, and what is known of leakage."""
+    if context.window is not None:
+        protocol += f" Each ECG is the mean of half-overlapping windows of {context.window:g} s."
     result = Result(
         name,
         protocol,
